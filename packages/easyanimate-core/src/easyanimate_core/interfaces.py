@@ -23,6 +23,7 @@ __all__ = [
     "AttentionCall",
     "Compression",
     "Conditioner",
+    "DeclaresInlets",
     "Denoiser",
     "NoiseProcess",
     "OffloadStrategy",
@@ -83,6 +84,19 @@ class Denoiser(Protocol):
 
     def head(self, tokens: Tokens) -> Tensor:
         """Tokens to a prediction `(B, C, f, h, w)`."""
+        ...
+
+
+@runtime_checkable
+class DeclaresInlets(Protocol):
+    """Optional capability of a denoiser whose checkpoint does not say what its input channels mean."""
+
+    def declare(self, inlets: Sequence[Inlet]) -> None:
+        """Say what the channels after the latents mean, in order.
+
+        Raises:
+            CheckpointMismatch: the widths do not add up to the checkpoint's input channels.
+        """
         ...
 
 

@@ -1,0 +1,1 @@
+"""A flow sampler whose steps are spaced by a power."""

@@ -1,0 +1,1 @@
+"""Networks that predict noise or velocity: one folder per family."""

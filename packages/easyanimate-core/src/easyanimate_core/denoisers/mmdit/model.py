@@ -1,0 +1,252 @@
+"""The transformer: project, place, run the blocks, take the head. Parameter names are the released ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.loaders.peft import PeftAdapterMixin
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
+
+from easyanimate_core.data import Inlet, TextEmbedding
+from easyanimate_core.denoisers.layers import RMSNorm, Timestep
+from easyanimate_core.denoisers.mmdit.block import Block
+from easyanimate_core.denoisers.rotary import rotary_3d
+from easyanimate_core.errors import CheckpointMismatch, IncompatibleConditions
+
+__all__ = ["MMDiT", "MMDiTTokens"]
+
+
+@dataclass(frozen=True, slots=True)
+class MMDiTTokens:
+    """What flows through the trunk.
+
+    Attributes:
+        video: `(B, S, D)`, frame-major.
+        text: `(B, L, D)`.
+        temb: `(B, T)` time embedding.
+        rotary: cos and sin, each `(S, head_dim)` float32.
+        grid: `(f, h, w)` in patches, `S = f·h·w`.
+    """
+
+    video: Tensor
+    text: Tensor
+    temb: Tensor
+    rotary: tuple[Tensor, Tensor]
+    grid: tuple[int, int, int]
+
+    def replaced(self, video: Tensor) -> MMDiTTokens:
+        """A copy with other video tokens."""
+        return replace(self, video=video)
+
+
+class AdaLayerNormOut(nn.Module):
+    """Final norm, shifted and scaled by the time embedding (shift comes first)."""
+
+    def __init__(self, time_dim: int, width: int, eps: float, affine: bool) -> None:
+        super().__init__()
+        self.linear = nn.Linear(time_dim, 2 * width)
+        self.norm = nn.LayerNorm(width, eps=eps, elementwise_affine=affine)
+
+    def forward(self, x: Tensor, temb: Tensor) -> Tensor:
+        """`(B, S, D)` and `(B, T)` to `(B, S, D)`."""
+        shift, scale = self.linear(F.silu(temb))[:, None].chunk(2, dim=-1)
+        y: Tensor = self.norm(x) * (1 + scale) + shift
+        return y
+
+
+def _text_projection(text_dim: int, width: int, *, norm_dim: int | None) -> nn.Module:
+    linear = nn.Linear(text_dim, width)
+    return linear if norm_dim is None else nn.Sequential(RMSNorm(norm_dim), linear)
+
+
+class MMDiT(ModelMixin, ConfigMixin, PeftAdapterMixin):
+    """EasyAnimate's joint transformer (V5 and V5.1): predicts `noise − clean` from noisy latents.
+
+    The constructor's arguments are the keys of a released `config.json`; defaults are those of the released
+    code when a key is missing. The first `mmdit_layers` blocks have own weights for text.
+
+    Raises:
+        CheckpointMismatch: the config asks for a feature that no released model uses
+            (`swa_layers`, `ref_channels`, `clip_channels`).
+    """
+
+    _supports_gradient_checkpointing = True
+    _no_split_modules = ["Block"]
+    _repeated_blocks = ["Block"]
+    _skip_layerwise_casting_patterns = ["time_embedding", "norm", "proj_out"]
+
+    @register_to_config
+    def __init__(
+        self,
+        num_attention_heads: int = 30,
+        attention_head_dim: int = 64,
+        in_channels: int = 16,
+        out_channels: int = 16,
+        patch_size: int = 2,
+        sample_width: int = 90,
+        sample_height: int = 60,
+        num_layers: int = 30,
+        mmdit_layers: int = 10000,
+        time_embed_dim: int = 512,
+        text_embed_dim: int = 4096,
+        text_embed_dim_t5: int | None = 4096,
+        add_norm_text_encoder: bool = False,
+        norm_elementwise_affine: bool = True,
+        norm_eps: float = 1e-5,
+        after_norm: bool = False,
+        activation_fn: str = "gelu-approximate",
+        timestep_activation_fn: str = "silu",
+        freq_shift: int = 0,
+        flip_sin_to_cos: bool = True,
+        dropout: float = 0.0,
+        time_position_encoding_type: str = "3d_rope",
+        ref_channels: int | None = None,
+        clip_channels: int | None = None,
+        swa_layers: tuple[int, ...] | None = None,
+        add_noise_in_inpaint_model: bool = False,
+        add_ref_latent_in_control_model: bool = False,
+        enable_clip_in_inpaint: bool = True,
+        enable_text_attention_mask: bool = True,
+        enable_zero_in_inpaint: bool = True,
+        position_of_clip_embedding: str = "full",
+        resize_inpaint_mask_directly: bool = False,
+    ) -> None:
+        super().__init__()
+        for name, value in {"swa_layers": swa_layers, "ref_channels": ref_channels, "clip_channels": clip_channels}.items():
+            if value:
+                raise CheckpointMismatch(
+                    f"the config sets '{name}' to '{value}', which no released checkpoint does",
+                    "Set it to null, or ask for the feature with the checkpoint that needs it.",
+                )
+        width = num_attention_heads * attention_head_dim
+        self.time_embedding = Timestep(width, time_embed_dim, flip_sin_to_cos=flip_sin_to_cos, freq_shift=freq_shift)
+        self.proj = nn.Conv2d(in_channels, width, patch_size, stride=patch_size)
+        # The second norm is sized by the first encoder's width in the released code; kept for its weights.
+        norm_dim = text_embed_dim if add_norm_text_encoder else None
+        self.text_proj = _text_projection(text_embed_dim, width, norm_dim=norm_dim)
+        self.text_proj_t5 = (
+            _text_projection(text_embed_dim_t5, width, norm_dim=norm_dim) if text_embed_dim_t5 else None
+        )
+        self.transformer_blocks = nn.ModuleList(
+            Block(
+                width,
+                num_attention_heads,
+                attention_head_dim,
+                time_embed_dim,
+                own_text=i < mmdit_layers,
+                eps=norm_eps,
+                affine=norm_elementwise_affine,
+                after_norm=after_norm,
+                activation=activation_fn,
+                dropout=dropout,
+            )
+            for i in range(num_layers)
+        )
+        self.norm_final = nn.LayerNorm(width, eps=norm_eps, elementwise_affine=norm_elementwise_affine)
+        self.norm_out = AdaLayerNormOut(time_embed_dim, width, norm_eps, norm_elementwise_affine)
+        self.proj_out = nn.Linear(width, patch_size * patch_size * out_channels)
+        self.inlets: tuple[Inlet, ...] = ()
+        self.gradient_checkpointing = False
+
+    def declare(self, inlets: Sequence[Inlet]) -> None:
+        """Say what the channels after the latents mean, in order.
+
+        Raises:
+            CheckpointMismatch: the widths do not add up to the checkpoint's input channels.
+        """
+        wanted = self.config.in_channels - self.config.out_channels
+        width = sum(inlet.width for inlet in inlets if inlet.kind == "channels")
+        if width != wanted:
+            raise CheckpointMismatch(
+                f"this checkpoint has {self.config.in_channels} input channels, so its inlets need "
+                f"{wanted} channels; the preset declares {width}",
+                "Choose the preset that belongs to the checkpoint (easyanimate presets list).",
+            )
+        self.inlets = tuple(inlets)
+
+    def embed(
+        self,
+        latents: Tensor,
+        timestep: Tensor,
+        text: Sequence[TextEmbedding],
+        conditions: Mapping[str, Tensor],
+        *,
+        rotary: tuple[Tensor, Tensor] | None = None,
+    ) -> MMDiTTokens:
+        """Latents `(B, C, f, h, w)`, timesteps `(B,)`, one embedding per text encoder, wired channels.
+
+        Args:
+            latents: noisy latents.
+            timestep: on the 0…1000 scale.
+            text: states `(B, L, text_embed_dim)` each; masks are not used, padding is attended.
+            conditions: channel tensors by inlet name, in inlet order.
+            rotary: tables to use instead of the model's own.
+        """
+        x = torch.cat([latents, *conditions.values()], dim=1)
+        if x.shape[1] != self.config.in_channels:
+            raise IncompatibleConditions(
+                f"the denoiser got {x.shape[1]} channels and expects {self.config.in_channels}",
+                "Every channel inlet must be wired; see data.wire.",
+            )
+        batch, _, frames = x.shape[:3]
+        temb = self.time_embedding(timestep, latents.dtype)
+        patches = self.proj(x.transpose(1, 2).flatten(0, 1))
+        grid = (frames, *patches.shape[-2:])
+        video = patches.flatten(2).transpose(1, 2).reshape(batch, -1, patches.shape[1])
+        if rotary is None:
+            base = (self.config.sample_height // self.config.patch_size, self.config.sample_width // self.config.patch_size)
+            rotary = rotary_3d(self.config.attention_head_dim, grid, base, str(video.device))
+        return MMDiTTokens(video, self._project_text(text), temb, rotary, grid)
+
+    def _project_text(self, text: Sequence[TextEmbedding]) -> Tensor:
+        projections = [self.text_proj] if self.text_proj_t5 is None else [self.text_proj, self.text_proj_t5]
+        return torch.cat([proj(part.states) for proj, part in zip(projections, text, strict=False)], dim=1)
+
+    def trunk(self, tokens: MMDiTTokens) -> MMDiTTokens:
+        """All blocks and the final norms."""
+        video, text = tokens.video, tokens.text
+        for block in self.transformer_blocks:
+            video, text = self._run(block, video, text, tokens)
+        return tokens.replaced(self.norm_out(self.norm_final(video), tokens.temb))
+
+    def _run(self, block: nn.Module, video: Tensor, text: Tensor, tokens: MMDiTTokens) -> tuple[Tensor, Tensor]:
+        arguments = (video, text, tokens.temb, *tokens.rotary)
+        if torch.is_grad_enabled() and self.gradient_checkpointing:
+            result = self._gradient_checkpointing_func(block, *arguments)
+        else:
+            result = block(*arguments)
+        return result[0], result[1]
+
+    def head(self, tokens: MMDiTTokens) -> Tensor:
+        """Tokens to a prediction `(B, C, f, h, w)`; inside a token, channels come before pixels."""
+        p = self.config.patch_size
+        f, h, w = tokens.grid
+        y = self.proj_out(tokens.video).unflatten(1, (f, h, w)).unflatten(-1, (-1, p, p))
+        return y.permute(0, 4, 1, 2, 5, 3, 6).flatten(5, 6).flatten(3, 4)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        timestep: Tensor,
+        encoder_hidden_states: Tensor,
+        encoder_hidden_states_t5: Tensor | None = None,
+        *,
+        conditions: Mapping[str, Tensor] | None = None,
+        image_rotary_emb: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """The whole network in one call, with the ecosystem's argument names; see `embed`."""
+        states = [encoder_hidden_states, *([] if encoder_hidden_states_t5 is None else [encoder_hidden_states_t5])]
+        text = [TextEmbedding(s, s.new_ones(s.shape[:2], dtype=torch.long)) for s in states]
+        tokens = self.embed(hidden_states, timestep, text, conditions or {}, rotary=image_rotary_emb)
+        return self.head(self.trunk(tokens))
+
+    def set_attention(self, backend: Any) -> None:
+        """Use an attention backend in every block."""
+        for block in self.transformer_blocks:
+            block.backend = backend

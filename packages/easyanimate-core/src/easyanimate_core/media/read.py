@@ -1,0 +1,118 @@
+"""Files to pixels: video, picture, and the metadata that our writer keeps in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import av
+import av.error
+import numpy as np
+from av.video.reformatter import Colorspace
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from easyanimate_core.errors import UnreadableMedia
+
+__all__ = ["read_image", "read_metadata", "read_video"]
+
+
+def read_video(path: str | Path, *, max_frames: int | None = None, start: int = 0) -> tuple[NDArray[np.uint8], float]:
+    """Decode a video, turned upright if a camera says so.
+
+    Args:
+        path: anything that FFmpeg reads; gifs are read with their transparency on black.
+        max_frames: stop after this many frames, at least 1; all when `None`.
+        start: frames skipped first, at least 0.
+
+    Returns:
+        RGB frames `(F, H, W, 3)` uint8, and frames per second.
+
+    Raises:
+        UnreadableMedia: the file is missing, damaged or cut off, is not a video, or has no frame after `start`.
+    """
+    path = _existing(path)
+    frames: list[NDArray[np.uint8]] = []
+    with _explained(path), av.open(str(path)) as container:
+        if not container.streams.video:
+            raise UnreadableMedia(f"'{path}' has no picture track", "Give a video file.")
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        fps = float(stream.average_rate or stream.guessed_rate or 0)
+        last = None if max_frames is None else start + max_frames
+        index = 0
+        for packet in container.demux(stream):
+            if packet.is_corrupt:
+                raise UnreadableMedia(f"'{path}' is damaged or cut off after {index} frames", "Copy it again.")
+            for frame in packet.decode():
+                if index >= start and (last is None or index < last):
+                    frames.append(_upright(frame))
+                index += 1
+            if last is not None and index >= last:
+                break
+    if not frames:
+        raise UnreadableMedia(f"'{path}' has no frame {start}", f"It has {index} frames, counted from 0.")
+    if fps <= 0:
+        raise UnreadableMedia(f"'{path}' does not say how many frames it shows per second", "Convert it to mp4.")
+    return np.stack(frames), fps
+
+
+def read_image(path: str | Path) -> NDArray[np.uint8]:
+    """Decode a picture, turned upright if a camera says so; transparency is put on black.
+
+    Returns:
+        RGB `(H, W, 3)` uint8.
+
+    Raises:
+        UnreadableMedia: the file is missing, damaged, or not a picture.
+    """
+    path = _existing(path)
+    with _explained(path), Image.open(path) as picture:
+        upright = ImageOps.exif_transpose(picture)
+        if upright.has_transparency_data:
+            rgba = upright.convert("RGBA")
+            upright = Image.alpha_composite(Image.new("RGBA", rgba.size, "black"), rgba)
+        return np.array(upright.convert("RGB"))
+
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """Text by key, as `VideoWriter` was given it (containers add keys of their own, such as `encoder`).
+
+    Raises:
+        UnreadableMedia: the file is missing, damaged, or neither video nor picture.
+    """
+    path = _existing(path)
+    with _explained(path):
+        if path.suffix.lower() == ".png":
+            with Image.open(path) as picture:
+                return {str(key): str(value) for key, value in picture.info.items() if isinstance(value, str)}
+        with av.open(str(path)) as container:
+            return dict(container.metadata)
+
+
+def _existing(path: str | Path) -> Path:
+    path = Path(path)
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise UnreadableMedia(f"'{path}' {what}", "Give the path of a picture or video.")
+    return path
+
+
+def _upright(frame: av.VideoFrame) -> NDArray[np.uint8]:
+    # FFmpeg takes untagged video for BT.601; our own files say BT.709 and are converted back by it.
+    space = Colorspace.ITU709 if frame.colorspace == 1 else None
+    pixels = frame.reformat(format="rgb24", src_colorspace=space).to_ndarray().astype(np.uint8, copy=False)
+    turns = round(frame.rotation / 90) % 4
+    return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn what the decoders raise into an error that names the file."""
+    try:
+        yield
+    except (av.error.FFmpegError, UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        hint = "It may be damaged, or no picture or video."
+        raise UnreadableMedia(f"cannot read '{path}': {reason}", hint) from error

@@ -1,0 +1,193 @@
+"""Preset and weights to a toolbox, through the registries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import torch
+
+from easyanimate_core.checkpoints.source import component_folder, resolve
+from easyanimate_core.data import Inlet
+from easyanimate_core.errors import CheckpointMismatch, CheckpointNotFound, InvalidRequest
+from easyanimate_core.events import SILENT, CancelToken, EventBus, StageProgress
+from easyanimate_core.interfaces import (
+    DeclaresInlets,
+    Denoiser,
+    OffloadStrategy,
+    Sampler,
+    TextEncoder,
+    Toolbox,
+    VideoVAE,
+)
+from easyanimate_core.pipeline.components import build_denoiser, build_sampler, build_text_encoder, build_vae
+from easyanimate_core.presets import Preset
+from easyanimate_core.schema import Choice
+from easyanimate_core.slots import SAMPLERS
+
+__all__ = ["Assembly", "locate", "pick_device", "pick_dtype"]
+
+T = TypeVar("T")
+
+_DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """All that is decided before weights are read.
+
+    Attributes:
+        preset: what the model is.
+        folder: the checkpoint in its released layout.
+        offload: where weights will be while they are not used.
+        storage: in which type they will be kept.
+        device: where to compute.
+        dtype: of weights and latents.
+    """
+
+    preset: Preset
+    folder: Path
+    offload: Choice[OffloadStrategy]
+    storage: Choice[Any]
+    device: torch.device
+    dtype: torch.dtype
+
+    def check(self) -> None:
+        """Prove that the folder has everything that the preset names; reads nothing large.
+
+        Raises:
+            CheckpointNotFound: a component is missing.
+        """
+        text = [name for pair in self._text_folders() for name in pair]
+        component_folder(self.folder, "transformer", "vae", "scheduler", *text)
+
+    def build(self, events: EventBus = SILENT) -> Toolbox:
+        """Load all components strictly and place them.
+
+        Raises:
+            CheckpointError: something does not fit.
+        """
+        components, storage = self.preset.components, self.storage.create()
+        total = len(components.text_encoders) + 2
+        done = iter(range(1, total + 1))
+
+        def kept(role: str, module: T) -> T:
+            storage.store(role, module)
+            events.emit(StageProgress("load", next(done), total, "components"))
+            return module
+
+        text = tuple(kept("text", encoder) for encoder in self._text_encoders())
+        denoiser = kept("denoiser", self._denoiser())
+        vae = kept("vae", self._vae())
+        toolbox = Toolbox(
+            text_encoders=text,
+            denoiser=denoiser,
+            vae=vae,
+            sampler=self.sampler(Choice.of(SAMPLERS, self.preset.defaults.sampler)),
+            offload=self.offload.create(),
+            device=self.device,
+            dtype=self.dtype,
+            events=SILENT,
+            cancel=CancelToken(),
+            negative_prompt=self.preset.defaults.negative_prompt,
+        )
+        toolbox.offload.attach(toolbox, self.device)
+        return toolbox
+
+    def sampler(self, choice: Choice[Sampler]) -> Sampler:
+        """The sampler with the checkpoint's options and, above them, those that the choice gives.
+
+        Raises:
+            CheckpointError: the checkpoint's scheduler config does not fit.
+        """
+        return build_sampler(choice, self.folder / "scheduler")
+
+    def _text_folders(self) -> Iterator[tuple[str, str]]:
+        """Folders of weights and tokenizer: `text_encoder` and `tokenizer`, then `text_encoder_2`…"""
+        for i in range(len(self.preset.components.text_encoders)):
+            suffix = f"_{i + 1}" if i else ""
+            yield f"text_encoder{suffix}", f"tokenizer{suffix}"
+
+    def _text_encoders(self) -> Iterator[TextEncoder]:
+        for name, folders in zip(self.preset.components.text_encoders, self._text_folders(), strict=True):
+            weights, tokenizer = (self.folder / folder for folder in folders)
+            length = self.preset.text_length
+            yield build_text_encoder(name, weights, tokenizer, max_length=length, dtype=self.dtype)
+
+    def _denoiser(self) -> Denoiser:
+        denoiser = build_denoiser(self.preset.components.denoiser, self.folder / "transformer", dtype=self.dtype)
+        if isinstance(denoiser, DeclaresInlets):
+            denoiser.declare(self.preset.inlets)
+        elif (own := _names(denoiser.inlets)) != (wanted := _names(self.preset.inlets)):
+            raise CheckpointMismatch(f"the denoiser has the inlets '{own}', the preset says '{wanted}'")
+        return denoiser
+
+    def _vae(self) -> VideoVAE:
+        vae = build_vae(self.preset.components.vae, self.folder / "vae", dtype=self.dtype)
+        if vae.compression.channels != self.preset.latent_channels:
+            raise CheckpointMismatch(
+                f"the VAE in '{self.folder}' has {vae.compression.channels} latent channels, "
+                f"the preset '{self.preset.name}' says {self.preset.latent_channels}",
+                "Choose the preset that belongs to this checkpoint (easyanimate presets list).",
+            )
+        return vae
+
+
+def _names(inlets: tuple[Inlet, ...]) -> str:
+    """Inlets for a message."""
+    return ", ".join(inlet.name for inlet in inlets)
+
+
+def locate(preset: Preset, weights: str | Path | None) -> Path:
+    """The checkpoint's folder: where the user says, else inside the package that brings it.
+
+    Raises:
+        CheckpointNotFound: it is nowhere.
+    """
+    if weights is not None:
+        return resolve(weights)
+    if (bundled := preset.bundled_path()) is not None:
+        return bundled
+    where = preset.huggingface or preset.modelscope
+    raise CheckpointNotFound(
+        f"the model '{preset.name}' needs its weights ({preset.disk_gb:g} GB)",
+        f"Download it from '{where or 'its author'}' and give its folder: weights=FOLDER, or --weights FOLDER.",
+    )
+
+
+def pick_device(wanted: str | torch.device | None = None) -> torch.device:
+    """The device that is asked for, else the first CUDA device, else the CPU.
+
+    Raises:
+        InvalidRequest: torch does not know such a device, or it is not here.
+    """
+    if wanted is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+        # Only using a device tells whether it is there.
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).splitlines()[0]
+        raise InvalidRequest(f"the device '{wanted}' cannot be used: {first}", "See: easyanimate doctor.") from error
+    return device
+
+
+def pick_dtype(wanted: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+    """The dtype that is asked for, else bfloat16 on a GPU that has it, float16 on one that has not, float32 elsewhere.
+
+    Raises:
+        InvalidRequest: no such dtype can be computed in.
+    """
+    if isinstance(wanted, torch.dtype):
+        wanted = str(wanted).removeprefix("torch.")
+    if wanted is not None:
+        if wanted not in _DTYPES:
+            raise InvalidRequest(f"the dtype '{wanted}' cannot be used", f"Choose one of: {', '.join(_DTYPES)}.")
+        return _DTYPES[wanted]
+    if device.type != "cuda":
+        return torch.float32
+    with torch.cuda.device(device):
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16

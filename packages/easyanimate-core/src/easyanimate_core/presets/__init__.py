@@ -1,0 +1,8 @@
+"""Released models as data: `find_preset("v5.1-7b")`."""
+
+from __future__ import annotations
+
+from easyanimate_core.presets.catalog import all_presets, find_preset
+from easyanimate_core.presets.model import Preset
+
+__all__ = ["Preset", "all_presets", "find_preset"]

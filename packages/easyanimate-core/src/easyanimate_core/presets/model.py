@@ -1,0 +1,209 @@
+"""`Preset`: what a released model is. Everything that was once decided by a folder's name is a line here.
+
+Numbers of the architecture are not: they come from the checkpoint's own `config.json`.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from easyanimate_core.data import Inlet
+from easyanimate_core.errors import CheckpointNotFound, InvalidRequest
+from easyanimate_core.request import GenerationRequest, Size
+from easyanimate_core.schema import Choice, Hint, Model
+from easyanimate_core.slots import SAMPLERS
+
+__all__ = ["Components", "Defaults", "Limits", "Preset"]
+
+
+class Components(Model):
+    """What the model is made of, by registered name."""
+
+    text_encoders: tuple[str, ...] = Field(min_length=1)
+    """In the order in which the denoiser wants their embeddings."""
+
+    denoiser: str
+    """In the slot `denoisers`."""
+
+    vae: str
+    """In the slot `vaes`."""
+
+
+class Defaults(Model):
+    """What a request gets where it says nothing."""
+
+    size: Size
+    """HEIGHTxWIDTH in pixels."""
+
+    frames: Annotated[int, Field(ge=1), Hint(unit="frames")]
+    """Length in frames."""
+
+    fps: Annotated[float, Field(gt=0), Hint(unit="frames/s")]
+    """Frames per second of the written video; the rate that the model was trained at."""
+
+    steps: Annotated[int, Field(ge=1), Hint(unit="steps")]
+    """Denoising steps."""
+
+    guidance: Annotated[float, Field(ge=1, le=30)]
+    """Classifier-free guidance scale."""
+
+    sampler: str
+    """Name of a sampler; its options come from the checkpoint."""
+
+    negative_prompt: str = ""
+    """For the unguided half of guidance."""
+
+
+class Limits(Model):
+    """What the model can do."""
+
+    size_min: Annotated[int, Field(ge=1), Hint(unit="px")]
+    """Smallest height and width in pixels."""
+
+    size_max: Annotated[int, Field(ge=1), Hint(unit="px")]
+    """Largest height and width in pixels."""
+
+    size_multiple: Annotated[int, Field(ge=1), Hint(unit="px")]
+    """Height and width are rounded down to multiples of this many pixels."""
+
+    frames_max: Annotated[int, Field(ge=1), Hint(unit="frames")]
+    """Longest video in frames."""
+
+    frames_step: Annotated[int, Field(ge=1), Hint(unit="frames")]
+    """Frame counts are rounded down to this step times a whole number, plus one."""
+
+    def fit(self, size: Size) -> Size:
+        """The size rounded down to what the model can do.
+
+        Raises:
+            InvalidRequest: a side is shorter than `size_min` or longer than `size_max`.
+        """
+        if min(size.height, size.width) < self.size_min or max(size.height, size.width) > self.size_max:
+            raise InvalidRequest(
+                f"the size is '{size}', but this model makes {self.size_min} to {self.size_max} pixels a side",
+                f"Choose height and width within these limits, in multiples of {self.size_multiple}.",
+            )
+        step = self.size_multiple
+        return Size(height=size.height // step * step, width=size.width // step * step)
+
+    def fit_frames(self, frames: int) -> int:
+        """The frame count rounded down to what the model can do; the VAE has the last word.
+
+        Raises:
+            InvalidRequest: it is more than `frames_max` even so.
+        """
+        fitted = max(frames - 1, 0) // self.frames_step * self.frames_step + 1
+        if fitted > self.frames_max:
+            raise InvalidRequest(
+                f"'{frames}' frames are asked for, but this model makes at most {self.frames_max}",
+                f"Choose --frames {self.frames_max} or fewer.",
+            )
+        return fitted
+
+
+class Preset(Model):
+    """A released model: where it is, what it is made of, what it can do."""
+
+    name: str
+    """What users call it."""
+
+    title: str
+    """One line for listings."""
+
+    generation: Literal["v1", "v2", "v3", "v4", "v5", "v5.1"]
+    """Family of the architecture."""
+
+    task: Literal["text-to-video", "image-to-video", "control", "camera"]
+    """What it was trained for; what it can be given is in `inlets`."""
+
+    huggingface: str | None = None
+    """Repository on the Hugging Face hub."""
+
+    modelscope: str | None = None
+    """Repository on ModelScope."""
+
+    bundled: str | None = None
+    """Weights inside a Python package, as `package:folder`."""
+
+    disk_gb: Annotated[float, Field(gt=0), Hint(unit="GB")]
+    """Size of the weights on disk in gigabytes (10⁹ bytes)."""
+
+    languages: tuple[str, ...]
+    """Languages of prompts, as ISO 639-1 codes; `mul` for many."""
+
+    text_length: Annotated[int, Field(ge=1), Hint(unit="tokens")]
+    """Tokens to which prompts are padded and cut."""
+
+    latent_channels: Annotated[int, Field(ge=1)]
+    """Channels of the VAE's latents; the denoiser reads them first and the inlets' after them."""
+
+    components: Components
+    """What it is made of."""
+
+    samplers: tuple[str, ...] = Field(min_length=1)
+    """Samplers that fit how it was trained, by registered name."""
+
+    defaults: Defaults
+    """What a request gets where it says nothing."""
+
+    limits: Limits
+    """What it can do."""
+
+    inlets: tuple[Inlet, ...] = ()
+    """Sockets for conditions, in the checkpoint's channel order."""
+
+    teacache: Annotated[tuple[float, ...], Field(min_length=5, max_length=5)] | None = None
+    """Coefficients of TeaCache's polynomial of degree 4, highest power first; `None` where none were fitted."""
+
+    negative_prompts: Mapping[str, str] = Field(default_factory=dict)
+    """Negative prompts known to work, by language."""
+
+    examples: tuple[str, ...] = ()
+    """Prompts that show what it can do."""
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the denoiser's input: latents and all channel inlets."""
+        return self.latent_channels + sum(inlet.width for inlet in self.inlets if inlet.kind == "channels")
+
+    def bundled_path(self) -> Path | None:
+        """Folder of the weights inside a package; `None` when the model does not come with one.
+
+        Raises:
+            CheckpointNotFound: the package should have it and has not.
+        """
+        if self.bundled is None:
+            return None
+        package, _, folder = self.bundled.partition(":")
+        path = Path(str(importlib.resources.files(package))) / folder
+        if not path.is_dir():
+            raise CheckpointNotFound(f"the weights of '{self.name}' are not at '{path}'", f"Reinstall '{package}'.")
+        return path
+
+    def complete(self, request: GenerationRequest) -> GenerationRequest:
+        """The request with everything decided: defaults filled in, a seed drawn.
+
+        Size and frames stay as they were asked for; `Limits` and the VAE round them. Of the sampler's options only
+        those in `Choice.given` were said; the checkpoint decides the others.
+
+        Raises:
+            InvalidRequest: size, frames or sampler are not for this model.
+        """
+        chosen = request.sampler or Choice.of(SAMPLERS, self.defaults.sampler)
+        if chosen.name not in self.samplers:
+            raise InvalidRequest(
+                f"the model '{self.name}' cannot use the sampler '{chosen.name}'",
+                f"It was trained for: {', '.join(self.samplers)}.",
+            )
+        size, frames = request.size or self.defaults.size, request.frames or self.defaults.frames
+        self.limits.fit(size)
+        self.limits.fit_frames(frames)
+        given = self.defaults.model_dump(include={"fps", "steps", "guidance", "negative_prompt"})
+        missing = {name: value for name, value in given.items() if getattr(request, name) is None}
+        update = {**missing, "size": size, "frames": frames, "sampler": chosen}
+        return request.seeded().model_copy(update=update)

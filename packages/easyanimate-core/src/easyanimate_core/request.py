@@ -1,0 +1,158 @@
+"""`GenerationRequest`: what somebody wants, in one document for Python, the command line, HTTP and the UI."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Sequence
+from os import PathLike, fspath
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from easyanimate_core.interfaces import Conditioner, OffloadStrategy, Sampler
+from easyanimate_core.schema import Among, Choice, Hint, Model
+from easyanimate_core.slots import CONDITIONERS, OFFLOAD, SAMPLERS, STORAGE
+
+if TYPE_CHECKING:
+    from pydantic import GetJsonSchemaHandler
+    from pydantic.json_schema import JsonSchemaValue
+    from pydantic_core import CoreSchema
+
+__all__ = ["GenerationRequest", "Size"]
+
+_SEEDS: Final = 2**63
+_WRITTEN: Final = re.compile(r"\s*(\d+)\s*[x×*]\s*(\d+)\s*", re.IGNORECASE)
+
+
+class Size(Model):
+    """Size of a frame, always height before width.
+
+    Written `"384x672"`, `(384, 672)` or `{"height": 384, "width": 672}`: 384 pixels high, 672 wide.
+    """
+
+    height: Annotated[int, Field(ge=16, le=4096), Hint(unit="px")]
+    """Height in pixels, 16…4096."""
+
+    width: Annotated[int, Field(ge=16, le=4096), Hint(unit="px")]
+    """Width in pixels, 16…4096."""
+
+    def __str__(self) -> str:
+        return f"{self.height}x{self.width}"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            if (match := _WRITTEN.fullmatch(value)) is None:
+                raise ValueError("must be HEIGHTxWIDTH in pixels, such as 384x672")
+            return {"height": int(match[1]), "width": int(match[2])}
+        if isinstance(value, Sequence):
+            if len(value) != 2:
+                raise ValueError("must be two numbers, height and width in pixels")
+            return {"height": value[0], "width": value[1]}
+        return value
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        described = dict(handler.resolve_ref_schema(handler(schema)))
+        text = {"type": "string", "pattern": r"^\d+x\d+$", "description": "HEIGHTxWIDTH in pixels"}
+        pair = {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2}
+        return {"title": "Size", "description": described.pop("description"), "anyOf": [described, text, pair]}
+
+
+def _said(prompt: object) -> object:
+    prompts = prompt if isinstance(prompt, list | tuple) else (prompt,)
+    if not all(isinstance(text, str) for text in prompts):
+        raise ValueError("must be text, or a list of texts")
+    if not prompts or not all(text.strip() for text in prompts):
+        raise PydanticCustomError("empty_prompt", "must not be empty", {"hint": "Say what the video should show."})
+    return prompt
+
+
+def _path_as_text(value: object) -> object:
+    return fspath(value) if isinstance(value, PathLike) else value
+
+
+class GenerationRequest(Model):
+    """One video, or a batch of them, to be made. `None` means: as the model's preset says."""
+
+    prompt: Annotated[str | tuple[str, ...], BeforeValidator(_said), Hint(lines=3)]
+    """What the video shows; several prompts make one video each."""
+
+    negative_prompt: Annotated[str | None, Hint(lines=2)] = None
+    """What it should not show, for the unguided half of guidance; default: the preset's."""
+
+    model: str = "nano"
+    """Name of a preset; `easyanimate presets list` names them. Default: nano."""
+
+    weights: Annotated[str | None, BeforeValidator(_path_as_text), Hint(media="file", advanced=True)] = None
+    """Folder, file or hub id of the weights; default: where the preset says."""
+
+    size: Annotated[Size | None, Hint(unit="px")] = None
+    """HEIGHTxWIDTH of a frame in pixels, as 384x672; rounded down to what the model can do. Default: the preset's."""
+
+    frames: Annotated[int, Field(ge=1, le=4096), Hint(unit="frames")] | None = None
+    """Length in frames, 1…4096 (1 makes a picture); rounded down to what the model can do. Default: the preset's."""
+
+    fps: Annotated[float, Field(gt=0, le=120), Hint(unit="frames/s")] | None = None
+    """Frames per second of the written video, above 0 to 120; default: the preset's."""
+
+    steps: Annotated[int, Field(ge=1, le=1000), Hint(unit="steps")] | None = None
+    """Denoising steps, 1…1000; more is slower and finer. Default: the preset's."""
+
+    guidance: Annotated[float, Field(ge=1, le=30)] | None = None
+    """Classifier-free guidance scale, 1…30; 1 turns guidance off and halves the work. Default: the preset's."""
+
+    guidance_rescale: Annotated[float, Field(ge=0, le=1), Hint(advanced=True)] = 0.0
+    """How far guidance is scaled back to the conditional prediction's deviation (arXiv:2305.08891), 0…1. Default: 0."""
+
+    seed: Annotated[int, Field(ge=0, lt=_SEEDS), Hint(widget="number")] | None = None
+    """Where noise comes from, 0…2⁶³−1; the same seed makes the same video. Default: drawn at random and recorded."""
+
+    videos_per_prompt: Annotated[int, Field(ge=1, le=64)] = 1
+    """Videos of each prompt, 1…64. Default: 1."""
+
+    sampler: Annotated[Choice[Sampler], Among(SAMPLERS)] | None = None
+    """Sampler by name, with its options; default: the preset's."""
+
+    conditions: tuple[Annotated[Choice[Conditioner], Among(CONDITIONERS)], ...] = ()
+    """What steers the video besides the prompt: pictures, videos, motions. Default: none."""
+
+    offload: Annotated[Choice[OffloadStrategy], Among(OFFLOAD), Hint(advanced=True)] = Field(
+        default="auto", validate_default=True
+    )
+    """Where weights are while they are not used. Default: auto."""
+
+    storage: Annotated[Choice[Any], Among(STORAGE), Hint(advanced=True)] = Field(default="auto", validate_default=True)
+    """Type in which weights are kept. Default: auto."""
+
+    scale: Annotated[int, Field(ge=1, le=16), Hint(unit="times")] = 1
+    """Whole factor by which finished frames are enlarged, 1…16, without smoothing. Default: 1."""
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """The prompts, one or many."""
+        return (self.prompt,) if isinstance(self.prompt, str) else self.prompt
+
+    @property
+    def batch(self) -> int:
+        """Videos in all: prompts × videos per prompt. Videos of one prompt are neighbours."""
+        return len(self.prompts) * self.videos_per_prompt
+
+    def seeded(self) -> GenerationRequest:
+        """This request with a seed: its own, or one drawn now (below 2³², so that people and JSON can repeat it)."""
+        return self if self.seed is not None else self.model_copy(update={"seed": secrets.randbelow(2**32)})
+
+    def sample_seeds(self) -> tuple[int, ...]:
+        """One seed per video of the batch: sample *i* uses `(seed + i) mod 2⁶³`.
+
+        A sample therefore does not depend on the others: making it alone with its own seed makes the same video.
+
+        Raises:
+            ValueError: the request has no seed yet; see `seeded`.
+        """
+        if self.seed is None:
+            raise ValueError("the request has no seed; take seeded() first")
+        return tuple((self.seed + index) % _SEEDS for index in range(self.batch))

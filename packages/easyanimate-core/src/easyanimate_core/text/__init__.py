@@ -1,0 +1,5 @@
+"""Prompts to hidden states, by encoders of transformers."""
+
+from __future__ import annotations
+
+__all__: list[str] = []

@@ -1,0 +1,130 @@
+"""What a recipe may say: one strict document."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from easyanimate_core.schema import Among, Choice, Model
+from easyanimate_train.interfaces import Learnable, Objective, TrainDataset
+from easyanimate_train.slots import DATASETS, LEARNABLES, OBJECTIVES
+
+__all__ = ["CheckpointConfig", "EmaConfig", "ModelConfig", "OptimConfig", "TrainConfig"]
+
+
+class ModelConfig(Model):
+    """Where the model comes from."""
+
+    weights: Path
+    """Folder in the released layout."""
+
+    fresh: tuple[Literal["denoiser", "vae", "text"], ...] = ()
+    """Roles that start from random weights; their folders need only a config.json."""
+
+
+class OptimConfig(Model):
+    """How parameters move."""
+
+    name: Literal["adamw", "muon"] = "adamw"
+    """`muon` moves matrices and convolutions by Muon, everything else (and `muon_exclude`) by AdamW."""
+
+    learning_rate: float = Field(default=1e-4, gt=0, le=1)
+    """Peak rate of AdamW."""
+
+    muon_learning_rate: float = Field(default=0.02, gt=0, le=1)
+    """Peak rate of Muon."""
+
+    muon_exclude: tuple[str, ...] = ()
+    """Regular expressions searched in parameter names; a match is moved by AdamW."""
+
+    betas: tuple[float, float] = (0.9, 0.99)
+    """Decay of AdamW's moments."""
+
+    weight_decay: float = Field(default=0.0, ge=0, le=1)
+    """Decoupled weight decay, for both."""
+
+    schedule: Literal["constant", "constant_with_warmup", "linear", "cosine"] = "cosine"
+    """Course of the rate over the run."""
+
+    warmup: int = Field(default=0, ge=0)
+    """Steps of linear warm-up."""
+
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Gradients are scaled down to this L2 norm."""
+
+    accumulate: int = Field(default=1, ge=1, le=4096)
+    """Micro-steps per step."""
+
+
+class EmaConfig(Model):
+    """A slowly moving average of the weights, which is what a run writes in the end."""
+
+    decay: float = Field(default=0.9999, ge=0, lt=1)
+    """Share of the old average that stays at each step."""
+
+    warmup: bool = True
+    """Use `(1 + n) / (10 + n)` while that is smaller."""
+
+
+class CheckpointConfig(Model):
+    """When the run's state is written."""
+
+    every: int = Field(default=500, ge=1)
+    """Steps between checkpoints; the last step always writes one."""
+
+    keep: int = Field(default=2, ge=1)
+    """Newest checkpoints that stay."""
+
+
+class TrainConfig(Model):
+    """A training run. The same document with the same seed gives the same weights on one machine."""
+
+    output: Path
+    """Folder of the run: checkpoints, metrics and, in the end, `final/` in the released layout."""
+
+    model: ModelConfig
+    """What is trained."""
+
+    objective: Annotated[Choice[Objective], Among(OBJECTIVES)]
+    """What is minimised."""
+
+    learnable: Annotated[Choice[Learnable], Among(LEARNABLES)] = Field(default="full", validate_default=True)  # type: ignore[assignment]
+    """What changes."""
+
+    dataset: Annotated[Choice[TrainDataset], Among(DATASETS)]
+    """What is seen."""
+
+    steps: int = Field(ge=1)
+    """Optimiser steps."""
+
+    batch_size: int = Field(default=1, ge=1)
+    """Samples per process and micro-step."""
+
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """Every draw of the run follows from it."""
+
+    cache_latents: int = Field(default=0, ge=0)
+    """Clips whose latents are computed once and kept on disk; 0 encodes each batch anew."""
+
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    """Type of matrix products; weights stay float32."""
+
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them."""
+
+    optim: OptimConfig = OptimConfig()
+    """How parameters move."""
+
+    ema: EmaConfig | None = None
+    """Average of the weights; off when left out."""
+
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    """When state is written."""
+
+    log_every: int = Field(default=10, ge=1)
+    """Steps between lines of `metrics.jsonl`."""
+
+    tensorboard: bool = False
+    """Also write TensorBoard events (needs the extra `easyanimate-train[tensorboard]`)."""

@@ -1,0 +1,1 @@
+"""What training changes: everything, or parameters chosen by name."""

@@ -1,0 +1,1 @@
+"""The nano family: blueprint, recipes and release gate of the embedded default model."""

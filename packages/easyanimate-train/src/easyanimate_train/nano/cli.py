@@ -1,0 +1,92 @@
+"""`easyanimate nano`: make, score and export the embedded model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+__all__ = ["command"]
+
+
+@click.group()
+def command() -> None:
+    """Make and measure the embedded nano model."""
+
+
+@command.command()
+@click.option("--threads", type=click.IntRange(1), help="CPU threads; torch's choice when left out.")
+@click.pass_context
+def make(ctx: click.Context, threads: int | None) -> None:
+    """Train nano from nothing into runs/nano; goes on where an earlier call stopped."""
+    from easyanimate_train.cli import command as train
+    from easyanimate_train.nano.release import RECIPES, prepare
+
+    prepare(Path("runs/nano"))
+    outputs = {"nano-vae-images": "vae-images", "nano-vae-video": "vae-video", "nano-images": "images", "nano": "clips"}
+    for recipe in RECIPES:
+        run = Path("runs/nano") / outputs[recipe]
+        if (run / "final").is_dir():
+            continue
+        click.echo(f"{recipe} …", err=True)
+        ctx.invoke(train, recipe=recipe, settings=(), resume=any(run.glob("checkpoint-*")), threads=threads)
+
+
+@command.command()
+@click.option("--weights", type=click.Path(path_type=Path), help="Folder in the released layout; default: the package's.")
+@click.option("--model", default="nano", show_default=True, help="Preset of the weights.")
+@click.option("--prompts", default=300, show_default=True, type=click.IntRange(1), help="Prompts per split.")
+@click.option("--steps", type=click.IntRange(1), help="Denoising steps; default: the preset's.")
+@click.option("--guidance", type=float, help="Guidance scale; default: the preset's.")
+@click.option("--seed", default=0, show_default=True, help="Of scenes, wording and noise.")
+@click.option("--chinese", is_flag=True, help="Ask in Chinese only.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a Markdown table.")
+def score(
+    weights: Path | None,
+    model: str,
+    prompts: int,
+    steps: int | None,
+    guidance: float | None,
+    seed: int,
+    chinese: bool,
+    as_json: bool,
+) -> None:
+    """Generate videos for seen and never-trained combinations and count what their pixels show."""
+    import easyanimate_core as ea
+    from easyanimate_train.nano.score import SPLITS, Cases, score_prompts
+
+    pipeline = ea.load(model, weights=weights)
+    given = {"steps": steps, "guidance": guidance}
+    settings = {name: value for name, value in given.items() if value is not None}
+    rows = {}
+    with click.progressbar(length=prompts * len(SPLITS), label="generating", file=click.get_text_stream("stderr")) as bar:
+        for split in SPLITS:
+            cases = Cases.draw(split, prompts, seed=seed, chinese=chinese)
+            done = 0
+
+            def tick(count: int, total: int) -> None:
+                nonlocal done
+                bar.update(count - done)
+                done = count
+
+            rows[split] = dict(score_prompts(pipeline, cases, progress=tick, **settings))
+    if as_json:
+        click.echo(json.dumps({"prompts": prompts, "seed": seed, **settings, "splits": rows}, indent=2))
+        return
+    columns = list(next(iter(rows.values())))
+    click.echo("| split | " + " | ".join(columns) + " |")
+    click.echo("|---" * (len(columns) + 1) + "|")
+    for split, row in rows.items():
+        click.echo(f"| {split} | " + " | ".join(f"{row[c]:.2f}" if c == "seconds" else f"{row[c]:.1f}" for c in columns) + " |")
+
+
+@command.command()
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option("--trained", default=Path("runs/nano/clips/final"), type=click.Path(path_type=Path), show_default=True)
+def export(target: Path, trained: Path) -> None:
+    """Write the trained model to TARGET as float16, in the layout of a released checkpoint."""
+    from easyanimate_train.nano.release import export as write
+
+    total = write(trained, target, say=lambda line: click.echo(line, err=True))
+    click.echo(f"{total:,} bytes in {target}")

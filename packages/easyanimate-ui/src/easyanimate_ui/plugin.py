@@ -1,0 +1,17 @@
+"""What this package tells the plugin host: it opens one slot and registers nothing yet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from easyanimate_core.plugins import hookimpl
+from easyanimate_core.registry import Slot
+from easyanimate_ui.slots import PANELS
+
+__all__ = ["easyanimate_slots"]
+
+
+@hookimpl
+def easyanimate_slots() -> tuple[Slot[Any], ...]:
+    """Open `panels`."""
+    return (PANELS,)
