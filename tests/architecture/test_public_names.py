@@ -26,12 +26,22 @@ def is_type_variable(value: ast.expr | None) -> bool:
     return isinstance(value, ast.Call) and getattr(value.func, "id", "") in ("TypeVar", "ParamSpec", "TypeVarTuple")
 
 
+def is_subcommand(function: ast.stmt) -> bool:
+    """Whether a function belongs to a click group, `@command.command(…)`: the group is what the module offers."""
+    decorators = [getattr(decorator, "func", decorator) for decorator in getattr(function, "decorator_list", [])]
+    return any(
+        isinstance(decorator, ast.Attribute) and decorator.attr == "command" and ast.unparse(decorator.value) != "click"
+        for decorator in decorators
+    )
+
+
 def definitions(tree: ast.Module) -> Iterator[tuple[str, bool]]:
     """Public names that a module defines, and whether a docstring explains them."""
     following = [*tree.body[1:], None]
     for statement, after in zip(tree.body, following, strict=False):
         if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            names, explained = [statement.name], bool(ast.get_docstring(statement))
+            names = [] if is_subcommand(statement) else [statement.name]
+            explained = bool(ast.get_docstring(statement))
         elif isinstance(statement, ast.Assign | ast.AnnAssign) and not is_type_variable(statement.value):
             targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
             names = [target.id for target in targets if isinstance(target, ast.Name)]

@@ -94,7 +94,7 @@ def test_unknown_names_are_refused_at_once(folder: Path) -> None:
 
 @pytest.mark.feature("C058")
 def test_a_model_without_weights_says_where_to_get_them(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointNotFound, match=r"needs its weights \(22 GB\)") as caught:
+    with pytest.raises(CheckpointNotFound, match=r"needs its weights \(\d+ GB\)") as caught:
         load("v5.1-7b")
     assert "EasyAnimateV5.1-7b-zh" in caught.value.hint
     with pytest.raises(CheckpointNotFound, match="no transformer/, vae/, scheduler/, text_encoder/, tokenizer/"):
@@ -124,9 +124,9 @@ class CameraPlugin:
 
 def test_a_condition_without_inlet_is_refused_before_weights_are_read(folder: Path) -> None:
     said = r"no inlet 'camera' for 'camera' \(it has: text\)"
-    with using(Host(discover=False, plugins={"easyanimate-camera": CameraPlugin()})):
-        with pytest.raises(IncompatibleConditions, match=said):
-            load("nano", weights=folder)(**SMALL, conditions=["camera"])
+    host = Host(discover=False, plugins={"easyanimate-camera": CameraPlugin()})
+    with using(host), pytest.raises(IncompatibleConditions, match=said):
+        load("nano", weights=folder)(**SMALL, conditions=["camera"])
 
 
 @pytest.mark.parametrize(

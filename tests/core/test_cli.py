@@ -111,6 +111,11 @@ class TestStart:
         assert done.returncode == 2
         assert "Commands:" in done.stderr
 
+    def test_a_terminal_with_an_old_code_page_is_no_error(self) -> None:
+        done = easyanimate("generate", "--help", PYTHONIOENCODING="iso8859-5")
+        assert done.returncode == 0
+        assert "1?1000" in done.stdout
+
     def test_a_reader_that_stops_early_is_no_error(self) -> None:
         line = f"{EASYANIMATE} generate --schema | head -n 1"
         done = subprocess.run(["bash", "-c", line], capture_output=True, encoding="utf-8", check=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,15 @@ import pytest
 import torch
 from torch import nn
 
+from easyanimate_core.data import Geometry, State
 from easyanimate_core.errors import (
     Cancelled,
     ConfigError,
+    InvalidPlan,
     InvalidRequest,
 )
 from easyanimate_core.events import CancelToken, Event, EventBus, StageFinished, Step
-from easyanimate_core.pipeline import Pipeline, load
+from easyanimate_core.pipeline import Pipeline, load, run
 from easyanimate_core.pipeline.guidance import guide, rescale
 from easyanimate_core.request import GenerationRequest
 from easyanimate_core.samplers.catalog import Flow
@@ -223,6 +226,56 @@ def test_the_checkpoint_decides_the_sampler_and_the_request_what_it_says(
     shifted = timesteps(sampler={"name": "flow", "use_dynamic_shifting": False})
     want = Flow(FlowOptions(shift=3.0)).schedule(3).timesteps
     assert shifted == [round(float(t), 1) for t in want], "shift 3 is still the checkpoint's"
+
+
+class Doubled:
+    """A denoiser that predicts its own uncertainty in further channels, as those with learned variance do."""
+
+    def __init__(self, denoiser: Any) -> None:
+        self.inlets, self.embed, self.trunk = denoiser.inlets, denoiser.embed, denoiser.trunk
+        self.plain_head = denoiser.head
+
+    def head(self, tokens: Any) -> torch.Tensor:
+        prediction: torch.Tensor = self.plain_head(tokens)
+        return torch.cat([prediction, torch.full_like(prediction, torch.nan)], dim=1)
+
+
+def test_further_channels_of_a_prediction_are_dropped(pipe: Pipeline) -> None:
+    request = pipe.complete(**SMALL)
+    toolbox = pipe.prepare()
+    doubled = replace(toolbox, denoiser=Doubled(toolbox.denoiser))
+    state = State(request, Geometry(32, 48, 5))
+    plain, other = (run(pipe.plan(request), state, t).video for t in (toolbox, doubled))
+    assert plain is not None
+    assert other is not None
+    assert torch.equal(plain.frames, other.frames)
+
+
+def test_a_state_may_bring_its_own_latents_and_embeddings(pipe: Pipeline, heard: dict[str, list[torch.Tensor]]) -> None:
+    request = pipe.complete(**SMALL)
+    events = Recorder()
+    toolbox = replace(pipe.prepare(), events=EventBus(events))
+    text = toolbox.text_encoders[0].encode([PROMPT])
+    heard["tokens"].clear()
+    latents = torch.randn(toolbox.vae.compression.latent_shape(Geometry(32, 48, 5)))
+    state = State(request, Geometry(32, 48, 5), text=(text,), negative_text=(text,), latents=latents)
+    assert run(pipe.plan(request), state, toolbox).video is not None
+    assert events.stages == ["condition", "denoise", "decode"]
+    assert heard["tokens"] == []
+
+
+def test_guidance_without_a_negative_embedding_is_an_error(pipe: Pipeline) -> None:
+    toolbox = pipe.prepare()
+    text = toolbox.text_encoders[0].encode([PROMPT])
+    request = pipe.complete(**SMALL)
+    with pytest.raises(InvalidPlan, match="negative prompt"):
+        run(pipe.plan(request), State(request, Geometry(32, 48, 5), text=(text,)), toolbox)
+
+
+def test_stages_want_a_completed_request(pipe: Pipeline) -> None:
+    request = GenerationRequest(prompt=PROMPT, seed=0)
+    with pytest.raises(InvalidRequest, match="'steps' open"):
+        run(pipe.plan(request), State(request, Geometry(32, 48, 5)), pipe.prepare())
 
 
 # --- events and cancelling -------------------------------------------------------------------------

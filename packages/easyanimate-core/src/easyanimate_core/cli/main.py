@@ -10,6 +10,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import Any, Final
 
 import click
@@ -122,6 +123,9 @@ def run(args: Sequence[str]) -> int:
 
 def main() -> None:
     """What the console script `easyanimate` calls."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # an old code page has no '…'; that must not stop a run
     sys.exit(run(sys.argv[1:]))
 
 

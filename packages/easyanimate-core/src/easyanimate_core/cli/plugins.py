@@ -22,7 +22,7 @@ def command() -> None:
 
 @command.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print all plugins and their components as JSON.")
-def list_plugins(as_json: bool) -> None:
+def _list(as_json: bool) -> None:
     """One line per plugin: name, distribution, state, how many components."""
     plugins = active().plugins
     if as_json:
@@ -40,7 +40,7 @@ def list_plugins(as_json: bool) -> None:
 @command.command("info")
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print the plugin and its components as JSON.")
-def plugin_info(name: str, as_json: bool) -> None:
+def _info(name: str, as_json: bool) -> None:
     """What one plugin registers. NAME is its name or its distribution's."""
     plugin = _find(name)
     if as_json:

@@ -20,7 +20,7 @@ def command() -> None:
 
 @command.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print all presets, whole, as JSON.")
-def list_presets(as_json: bool) -> None:
+def _list(as_json: bool) -> None:
     """One line per model: name, task, default size and length, weights on disk."""
     presets = all_presets()
     if as_json:
@@ -46,7 +46,7 @@ def list_presets(as_json: bool) -> None:
 @command.command("show")
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print the preset, whole, as JSON.")
-def show_preset(name: str, as_json: bool) -> None:
+def _show(name: str, as_json: bool) -> None:
     """What one model is made of, its defaults and its limits. NAME may be the released folder's name."""
     preset = find_preset(name)
     if as_json:
@@ -58,7 +58,7 @@ def show_preset(name: str, as_json: bool) -> None:
 
 
 @command.command("schema")
-def preset_schema() -> None:
+def _schema() -> None:
     """JSON Schema of a preset file. (That of a job file: easyanimate generate --schema.)"""
     print_json(export_schema(Preset))
 

@@ -58,5 +58,9 @@ class VaeOptions(Model):
     forgive what a denoiser gets slightly wrong."""
 
     fold_time: bool = False
-    """Before the first step, move every convolution's weight along time into the newest tap. A model trained on
-    pictures then codes each latent frame from its own newest frame, which video training can build on."""
+    """After the last step, move every convolution's weight along time into the newest tap, which changes nothing
+    for pictures. A model trained on pictures then codes each latent frame from its own newest frame, and video
+    training can build on that; left as it is, it would look at the oldest frame."""
+
+    scale: bool = True
+    """After the last step, set the scaling factor so that latents have unit spread."""

@@ -27,15 +27,7 @@ class Reconstruct:
         self.options = options or VaeOptions()
 
     def begin(self, models: Models) -> None:
-        """Fold time if asked."""
-        if not self.options.fold_time:
-            return
-        for module in models.vae.modules():
-            if isinstance(module, CausalConv3d):
-                with torch.no_grad():
-                    total = module.weight.sum(2)
-                    module.weight.zero_()
-                    module.weight[:, :, -1] = total
+        """Nothing to prepare."""
 
     def loss(self, models: Models, batch: Batch, rng: Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Absolute, squared and divergence terms; draws, in order: posterior, size of the noise, noise."""
@@ -58,8 +50,14 @@ class Reconstruct:
         return l1 + options.l2 * l2 + options.kl * kl, {"l1": l1, "kl": kl, "psnr": psnr}
 
     def finish(self, models: Models, sample: Batch) -> None:
-        """Set the scaling factor so that latents have unit spread."""
+        """Fold time and measure the scaling factor, if asked."""
         assert sample.pixels is not None
-        with torch.no_grad():
+        if self.options.fold_time:
+            for module in models.vae.modules():
+                if isinstance(module, CausalConv3d):
+                    total = module.weight.sum(2)
+                    module.weight.zero_()
+                    module.weight[:, :, -1] = total
+        if self.options.scale:
             mean = models.vae.encode_moments(sample.pixels).chunk(2, dim=1)[0]
-        models.vae.register_to_config(scaling_factor=round(float(1 / mean.std()), 4))
+            models.vae.register_to_config(scaling_factor=round(float(1 / mean.std()), 4))

@@ -118,41 +118,48 @@ class MMDiT(ModelMixin, ConfigMixin, PeftAdapterMixin):
         resize_inpaint_mask_directly: bool = False,
     ) -> None:
         super().__init__()
-        for name, value in {"swa_layers": swa_layers, "ref_channels": ref_channels, "clip_channels": clip_channels}.items():
+        dormant = {"swa_layers": swa_layers, "ref_channels": ref_channels, "clip_channels": clip_channels}
+        for name, value in dormant.items():
             if value:
                 raise CheckpointMismatch(
                     f"the config sets '{name}' to '{value}', which no released checkpoint does",
-                    "Set it to null, or ask for the feature with the checkpoint that needs it.",
+                    "Set it to null.",
                 )
-        width = num_attention_heads * attention_head_dim
-        self.time_embedding = Timestep(width, time_embed_dim, flip_sin_to_cos=flip_sin_to_cos, freq_shift=freq_shift)
-        self.proj = nn.Conv2d(in_channels, width, patch_size, stride=patch_size)
+        self.inlets: tuple[Inlet, ...] = ()
+        self.gradient_checkpointing = False
+        self._build()
+
+    def _build(self) -> None:
+        c = self.config
+        width = c.num_attention_heads * c.attention_head_dim
+        self.time_embedding = Timestep(
+            width, c.time_embed_dim, flip_sin_to_cos=c.flip_sin_to_cos, freq_shift=c.freq_shift
+        )
+        self.proj = nn.Conv2d(c.in_channels, width, c.patch_size, stride=c.patch_size)
         # The second norm is sized by the first encoder's width in the released code; kept for its weights.
-        norm_dim = text_embed_dim if add_norm_text_encoder else None
-        self.text_proj = _text_projection(text_embed_dim, width, norm_dim=norm_dim)
+        norm_dim = c.text_embed_dim if c.add_norm_text_encoder else None
+        self.text_proj = _text_projection(c.text_embed_dim, width, norm_dim=norm_dim)
         self.text_proj_t5 = (
-            _text_projection(text_embed_dim_t5, width, norm_dim=norm_dim) if text_embed_dim_t5 else None
+            _text_projection(c.text_embed_dim_t5, width, norm_dim=norm_dim) if c.text_embed_dim_t5 else None
         )
         self.transformer_blocks = nn.ModuleList(
             Block(
                 width,
-                num_attention_heads,
-                attention_head_dim,
-                time_embed_dim,
-                own_text=i < mmdit_layers,
-                eps=norm_eps,
-                affine=norm_elementwise_affine,
-                after_norm=after_norm,
-                activation=activation_fn,
-                dropout=dropout,
+                c.num_attention_heads,
+                c.attention_head_dim,
+                c.time_embed_dim,
+                own_text=i < c.mmdit_layers,
+                eps=c.norm_eps,
+                affine=c.norm_elementwise_affine,
+                after_norm=c.after_norm,
+                activation=c.activation_fn,
+                dropout=c.dropout,
             )
-            for i in range(num_layers)
+            for i in range(c.num_layers)
         )
-        self.norm_final = nn.LayerNorm(width, eps=norm_eps, elementwise_affine=norm_elementwise_affine)
-        self.norm_out = AdaLayerNormOut(time_embed_dim, width, norm_eps, norm_elementwise_affine)
-        self.proj_out = nn.Linear(width, patch_size * patch_size * out_channels)
-        self.inlets: tuple[Inlet, ...] = ()
-        self.gradient_checkpointing = False
+        self.norm_final = nn.LayerNorm(width, eps=c.norm_eps, elementwise_affine=c.norm_elementwise_affine)
+        self.norm_out = AdaLayerNormOut(c.time_embed_dim, width, c.norm_eps, c.norm_elementwise_affine)
+        self.proj_out = nn.Linear(width, c.patch_size * c.patch_size * c.out_channels)
 
     def declare(self, inlets: Sequence[Inlet]) -> None:
         """Say what the channels after the latents mean, in order.

@@ -86,13 +86,13 @@ class DownBlock(nn.Module):
 
 
 class MidBlock(nn.Module):
-    """Residual block, attention if the checkpoint has it, residual block."""
+    """Residual blocks, attention between them if the checkpoint has it."""
 
     def __init__(self, channels: int, *, layers: int, groups: int, attention_heads: int | None) -> None:
         super().__init__()
-        self.convs = nn.ModuleList(ResBlock(channels, channels, groups) for _ in range(layers + 1))
+        self.convs = nn.ModuleList(ResBlock(channels, channels, groups) for _ in range(layers))
         self.attentions = nn.ModuleList(
-            SpatialAttention(channels, attention_heads, groups) for _ in range(layers if attention_heads else 0)
+            SpatialAttention(channels, attention_heads, groups) for _ in range(layers - 1 if attention_heads else 0)
         )
 
     def forward(self, x: Tensor, stream: TimeStream) -> Tensor:

@@ -45,7 +45,7 @@ class Encoder(nn.Module):
             )
             for i, width in enumerate(widths)
         )
-        self.mid_block = MidBlock(widths[-1], layers=1, groups=groups, attention_heads=attention_heads)
+        self.mid_block = MidBlock(widths[-1], layers=layers, groups=groups, attention_heads=attention_heads)
         self.conv_norm_out = FrameGroupNorm(groups, widths[-1])
         self.conv_out = CausalConv3d(widths[-1], out_channels)
 
@@ -76,7 +76,7 @@ class Decoder(nn.Module):
         reverse = list(reversed(widths))
         last = len(widths) - 1
         self.conv_in = CausalConv3d(in_channels, reverse[0])
-        self.mid_block = MidBlock(reverse[0], layers=1, groups=groups, attention_heads=attention_heads)
+        self.mid_block = MidBlock(reverse[0], layers=layers, groups=groups, attention_heads=attention_heads)
         self.up_blocks = nn.ModuleList(
             UpBlock(
                 reverse[max(i - 1, 0)],
