@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 from diffusers import AutoencoderKLMagvit
+from tests.golden import Call, assert_close, load_case
 
 from easyanimate_core.data import Geometry
 from easyanimate_core.errors import CheckpointMismatch, InvalidRequest
 from easyanimate_core.testing.tiny import VAE_CONFIG
 from easyanimate_core.vae.magvit import Magvit
-from tests.golden import Call, assert_close, load_case
 
 CASE = load_case("vae_cache_mag")
 LEFTOVER = ("force_upcast", "sample_size")
@@ -137,11 +137,13 @@ def test_block_types_may_be_written_as_text() -> None:
 
 def test_diffusers_agrees() -> None:
     """The same weights under the same names give the same latents and pixels."""
-    config = dict(block_out_channels=(4, 4, 8, 8), latent_channels=16, layers_per_block=1, norm_num_groups=2)
     torch.manual_seed(0)
     ours = Magvit(**VAE_CONFIG).eval()
     theirs = AutoencoderKLMagvit(
-        **config,
+        block_out_channels=(4, 4, 8, 8),
+        latent_channels=16,
+        layers_per_block=1,
+        norm_num_groups=2,
         down_block_types=tuple(VAE_CONFIG["down_block_types"]),
         up_block_types=tuple(VAE_CONFIG["up_block_types"]),
     ).eval()

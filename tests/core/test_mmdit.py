@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 from diffusers import EasyAnimateTransformer3DModel
+from tests.golden import Call, Case, assert_close, load_case
 
 from easyanimate_core.data import Inlet
 from easyanimate_core.denoisers.mmdit import MMDiT
 from easyanimate_core.denoisers.rotary import crop_region, rotary_2d, rotary_3d
 from easyanimate_core.errors import CheckpointMismatch, IncompatibleConditions
-from tests.golden import Call, Case, assert_close, load_case
 
 V5_1 = {"num_attention_heads": 48, "text_embed_dim": 3584, "text_embed_dim_t5": None, "add_norm_text_encoder": True}
 V5 = {"num_attention_heads": 48, "text_embed_dim": 1024, "text_embed_dim_t5": 2048}
@@ -114,7 +114,9 @@ def test_padding_is_attended() -> None:
     other = text.clone()
     other[:, -1] += 1
     with torch.no_grad():
-        assert not torch.allclose(model(latents, torch.tensor([500.0]), text), model(latents, torch.tensor([500.0]), other))
+        assert not torch.allclose(
+            model(latents, torch.tensor([500.0]), text), model(latents, torch.tensor([500.0]), other)
+        )
 
 
 @pytest.mark.feature("C013")

@@ -70,10 +70,10 @@ def same(a: Path, b: Path) -> bool:
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
 def test_stopping_and_resuming_changes_nothing(tmp_path: Path, checkpoint: Path, optimizer: str, cache: int) -> None:
     optim = {"name": optimizer, "warmup": 2, "accumulate": 2}
-    whole = recipe(checkpoint, tmp_path / "whole", optim=optim, cache_latents=cache)
+    whole = recipe(checkpoint, tmp_path / "whole", optim=optim, cache={"clips": cache} if cache else None)
     trainer(whole).run()
 
-    parts = recipe(checkpoint, tmp_path / "parts", optim=optim, cache_latents=cache)
+    parts = recipe(checkpoint, tmp_path / "parts", optim=optim, cache={"clips": cache} if cache else None)
     cancel = CancelToken()
 
     def stop_after_two(event: Event) -> None:
@@ -135,7 +135,7 @@ def test_a_run_does_not_overwrite_another(tmp_path: Path, checkpoint: Path) -> N
 
 def test_resuming_with_another_recipe_is_refused(tmp_path: Path, checkpoint: Path) -> None:
     trainer(recipe(checkpoint, tmp_path / "run", steps=1)).run()
-    with pytest.raises(CheckpointMismatch, match="batch_size, steps|steps, batch_size"):
+    with pytest.raises(CheckpointMismatch, match="steps, batch_size"):
         trainer(recipe(checkpoint, tmp_path / "run", steps=2, batch_size=1)).run(resume=True)
 
 

@@ -178,8 +178,9 @@ def wire(
     known = {inlet.name for inlet in inlets}
     for condition in conditions:
         if condition.inlet not in known:
+            names = ", ".join(["text", *(inlet.name for inlet in inlets)])
             raise IncompatibleConditions(
-                f"this model has no inlet '{condition.inlet}' (it has: {', '.join(['text', *(i.name for i in inlets)])})",
+                f"this model has no inlet '{condition.inlet}' (it has: {names})",
                 "Pick a checkpoint trained with that condition.",
             )
         if condition.inlet in by_name:

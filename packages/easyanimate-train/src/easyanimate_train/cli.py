@@ -38,7 +38,9 @@ def recipe_path(recipe: str) -> Path:
 
 @click.command()
 @click.argument("recipe")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a field, e.g. --set optim.warmup=100.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a field, e.g. --set optim.warmup=100."
+)
 @click.option("--resume", is_flag=True, help="Go on from the newest checkpoint in the output folder.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads; torch's choice when left out.")
 def command(recipe: str, settings: tuple[str, ...], resume: bool, threads: int | None) -> None:

@@ -11,7 +11,7 @@ from easyanimate_core.schema import Among, Choice, Model
 from easyanimate_train.interfaces import Learnable, Objective, TrainDataset
 from easyanimate_train.slots import DATASETS, LEARNABLES, OBJECTIVES
 
-__all__ = ["CheckpointConfig", "EmaConfig", "ModelConfig", "OptimConfig", "TrainConfig"]
+__all__ = ["CacheConfig", "CheckpointConfig", "EmaConfig", "ModelConfig", "OptimConfig", "TrainConfig"]
 
 
 class ModelConfig(Model):
@@ -78,6 +78,17 @@ class CheckpointConfig(Model):
     """Newest checkpoints that stay."""
 
 
+class CacheConfig(Model):
+    """Latents computed once and kept on disk, under a key of everything that they depend on."""
+
+    clips: int = Field(ge=1)
+    """How many clips; clip `i` is item `i mod n` of the dataset's `n`."""
+
+    key_frames: bool = False
+    """Encode each latent frame from its newest frame alone, which is several times faster. Only for a VAE whose
+    time was folded (see the objective `vae`); the first clips are checked against the full encoder."""
+
+
 class TrainConfig(Model):
     """A training run. The same document with the same seed gives the same weights on one machine."""
 
@@ -90,7 +101,7 @@ class TrainConfig(Model):
     objective: Annotated[Choice[Objective], Among(OBJECTIVES)]
     """What is minimised."""
 
-    learnable: Annotated[Choice[Learnable], Among(LEARNABLES)] = Field(default="full", validate_default=True)  # type: ignore[assignment]
+    learnable: Annotated[Choice[Learnable], Among(LEARNABLES)] = Field(default="full", validate_default=True)
     """What changes."""
 
     dataset: Annotated[Choice[TrainDataset], Among(DATASETS)]
@@ -105,8 +116,8 @@ class TrainConfig(Model):
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Every draw of the run follows from it."""
 
-    cache_latents: int = Field(default=0, ge=0)
-    """Clips whose latents are computed once and kept on disk; 0 encodes each batch anew."""
+    cache: CacheConfig | None = None
+    """Compute latents once; each batch is encoded anew when left out."""
 
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     """Type of matrix products; weights stay float32."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,22 +20,20 @@ from easyanimate_train.interfaces import Models
 
 __all__ = ["FOLDERS", "load_models", "save_models"]
 
-FOLDERS: Mapping[str, str] = {"denoiser": "transformer", "vae": "vae", "text": "text_encoder"}
+FOLDERS: Final[Mapping[str, str]] = {"denoiser": "transformer", "vae": "vae", "text": "text_encoder"}
 """Folder of each role in a released checkpoint."""
 
-_FILES = {"text": "model.safetensors"}
+_FILES: Final = {"text": "model.safetensors"}
 
 
 def _build(role: str, folder: Path, config: dict[str, Any]) -> nn.Module:
     settings = {key: value for key, value in config.items() if not key.startswith("_")}
-    if role == "denoiser":
-        return MMDiT(**settings)
-    if role == "vae":
-        return Magvit(**settings)
-    return Qwen2VLTextEncoder(config, folder / "tokenizer")
+    if role == "text":
+        return Qwen2VLTextEncoder(config, folder / "tokenizer")
+    return cast("nn.Module", MMDiT(**settings) if role == "denoiser" else Magvit(**settings))
 
 
-def _start(denoiser: MMDiT) -> None:
+def _start(denoiser: Any) -> None:
     """Begin near the identity, but not at it: every block adds a third of its output, whatever the timestep.
 
     With gates at zero, as in DiT (Peebles and Xie, 2023), a small model spends its first thousands of clips opening
@@ -92,7 +90,8 @@ def save_models(models: Models, folder: Path, replaced: Mapping[str, Tensor], dt
         dtype: of the written weights.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for role, module in models.roles().items():
+    modules: dict[str, Any] = dict(models.roles())
+    for role, module in modules.items():
         state = module.released_state_dict() if hasattr(module, "released_state_dict") else module.state_dict()
         tensors = {
             name: replaced.get(f"{role}.{name}", tensor).to(dtype) if tensor.is_floating_point() else tensor

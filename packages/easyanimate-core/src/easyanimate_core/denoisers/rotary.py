@@ -15,10 +15,10 @@ from torch import Tensor
 
 __all__ = ["apply_rotary", "crop_region", "rotary_2d", "rotary_3d"]
 
-Corner = tuple[int, int]
+_Corner = tuple[int, int]
 
 
-def crop_region(grid: tuple[int, int], base: tuple[int, int]) -> tuple[Corner, Corner]:
+def crop_region(grid: tuple[int, int], base: tuple[int, int]) -> tuple[_Corner, _Corner]:
     """Where a `(rows, columns)` grid lies in a base grid of `(rows, columns)`.
 
     Returns:

@@ -85,7 +85,13 @@ def build_sampler(choice: Choice[Sampler], folder: Path | None) -> Sampler:
     stored: dict[str, Any] = {}
     if folder is not None:
         path = folder / "scheduler_config.json"
-        stored = _public(read_json(path))
+        config = read_json(path)
+        stored = _public(config)
+        written_for = str(config.get("_class_name", ""))
+        if written_for in registry and registry.get(written_for).qualified != choice.qualified:
+            # Written for another sampler: what both know is meant for both.
+            model = registry.options_model(choice.qualified)
+            stored = {key: value for key, value in stored.items() if model is not None and key in model.model_fields}
         try:
             registry.validate(choice.qualified, stored)
         except EasyAnimateError as error:

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from easyanimate_core.data import Inlet
 from easyanimate_core.errors import CheckpointNotFound, InvalidRequest
+from easyanimate_core.plugins import active
 from easyanimate_core.request import GenerationRequest, Size
 from easyanimate_core.schema import Choice, Hint, Model
 from easyanimate_core.slots import SAMPLERS
@@ -195,7 +196,9 @@ class Preset(Model):
             InvalidRequest: size, frames or sampler are not for this model.
         """
         chosen = request.sampler or Choice.of(SAMPLERS, self.defaults.sampler)
-        if chosen.name not in self.samplers:
+        # A plugin's sampler says itself what it was made for: presets cannot know it.
+        made_for = active().registries[SAMPLERS].get(chosen.qualified).tags
+        if chosen.name not in self.samplers and f"generation:{self.generation}" not in made_for:
             raise InvalidRequest(
                 f"the model '{self.name}' cannot use the sampler '{chosen.name}'",
                 f"It was trained for: {', '.join(self.samplers)}.",

@@ -97,7 +97,9 @@ class Videos:
             except MediaError as error:
                 errors.append(str(error.message))
                 index = int(torch.randint(len(self.items), (), generator=rng))
-        raise UnreadableMedia(f"{_TRIES} files in a row cannot be read, the last because {errors[-1]}", "Check the dataset.")
+        raise UnreadableMedia(
+            f"{_TRIES} files in a row cannot be read, the last because {errors[-1]}", "Check the dataset."
+        )
 
     def _clip(self, item: Mapping[str, Any], rng: Generator) -> Tensor:
         options = self.options

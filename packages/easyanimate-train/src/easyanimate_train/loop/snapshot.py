@@ -16,7 +16,7 @@ from easyanimate_core.errors import CheckpointMismatch, CheckpointNotFound
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Snapshot", "latest_snapshot"]
+__all__ = ["Snapshot", "latest_snapshot", "prune"]
 
 _PREFIX = "checkpoint-"
 

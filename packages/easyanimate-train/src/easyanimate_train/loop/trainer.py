@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Trainer"]
 
 
-class LossModule(nn.Module):
+class _LossModule(nn.Module):
     """Objective and modules as one module, so that data-parallel wrappers see every forward pass."""
 
     def __init__(self, objective: Objective, models: Models) -> None:
@@ -77,7 +77,7 @@ class Trainer:
             for module in self.models.roles().values():
                 if getattr(module, "_supports_gradient_checkpointing", False):
                     module.enable_gradient_checkpointing()  # type: ignore[operator]
-        loss = LossModule(objective, self.models).to(self.accelerator.device)
+        loss = _LossModule(objective, self.models).to(self.accelerator.device)
         optimizer = make_optimizer(self.parameters, config.optim)
         self.loss, self.optimizer = self.accelerator.prepare(loss, optimizer)
         self.schedule = make_schedule(optimizer, config.optim, config.steps)
@@ -146,7 +146,8 @@ class Trainer:
             logged = {name: float(value.detach()) for name, value in values.items()}
         if not torch.isfinite(torch.tensor(total)):
             raise ExecutionError(
-                f"the loss is '{total}' at step {self.step + 1}", "Lower the learning rate, or resume from a checkpoint."
+                f"the loss is '{total}' at step {self.step + 1}",
+                "Lower the learning rate, or resume from a checkpoint.",
             )
         norm = self.accelerator.clip_grad_norm_(self.parameters.values(), self.config.optim.max_grad_norm)
         self.optimizer.step()
@@ -159,7 +160,7 @@ class Trainer:
 
     def _latents(self) -> Mapping[str, Tensor] | None:
         config = self.config
-        if not config.cache_latents:
+        if config.cache is None:
             return None
         vae = self.models.vae
         for number in range(self.accelerator.num_processes):
@@ -168,7 +169,7 @@ class Trainer:
                     config.output / "cache",
                     self.dataset,
                     vae,
-                    config.cache_latents,
+                    config.cache,
                     config.seed,
                     lambda done, total: self.events.emit(Step(index=done - 1, total=total, stage="encode")),
                 )
@@ -254,4 +255,3 @@ def _moved(batch: Any, device: torch.device) -> Any:
         pixels=None if batch.pixels is None else batch.pixels.to(device),
         latents=None if batch.latents is None else batch.latents.to(device),
     )
-

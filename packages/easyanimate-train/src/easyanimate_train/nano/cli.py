@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import click
+
+from easyanimate_core.cli.progress import RunProgress
+from easyanimate_core.events import StageProgress, StageStarted
 
 __all__ = ["command"]
 
@@ -34,7 +38,9 @@ def make(ctx: click.Context, threads: int | None) -> None:
 
 
 @command.command()
-@click.option("--weights", type=click.Path(path_type=Path), help="Folder in the released layout; default: the package's.")
+@click.option(
+    "--weights", type=click.Path(path_type=Path), help="Folder in the released layout; default: the package's."
+)
 @click.option("--model", default="nano", show_default=True, help="Preset of the weights.")
 @click.option("--prompts", default=300, show_default=True, type=click.IntRange(1), help="Prompts per split.")
 @click.option("--steps", type=click.IntRange(1), help="Denoising steps; default: the preset's.")
@@ -60,17 +66,12 @@ def score(
     given = {"steps": steps, "guidance": guidance}
     settings = {name: value for name, value in given.items() if value is not None}
     rows = {}
-    with click.progressbar(length=prompts * len(SPLITS), label="generating", file=click.get_text_stream("stderr")) as bar:
-        for split in SPLITS:
+    with RunProgress() as progress:
+        progress(StageStarted("score"))
+        for number, split in enumerate(SPLITS):
             cases = Cases.draw(split, prompts, seed=seed, chinese=chinese)
-            done = 0
-
-            def tick(count: int, total: int) -> None:
-                nonlocal done
-                bar.update(count - done)
-                done = count
-
-            rows[split] = dict(score_prompts(pipeline, cases, progress=tick, **settings))
+            seen = partial(_seen, progress, number * prompts, prompts * len(SPLITS))
+            rows[split] = dict(score_prompts(pipeline, cases, seen, **settings))
     if as_json:
         click.echo(json.dumps({"prompts": prompts, "seed": seed, **settings, "splits": rows}, indent=2))
         return
@@ -78,7 +79,13 @@ def score(
     click.echo("| split | " + " | ".join(columns) + " |")
     click.echo("|---" * (len(columns) + 1) + "|")
     for split, row in rows.items():
-        click.echo(f"| {split} | " + " | ".join(f"{row[c]:.2f}" if c == "seconds" else f"{row[c]:.1f}" for c in columns) + " |")
+        click.echo(
+            f"| {split} | " + " | ".join(f"{row[c]:.2f}" if c == "seconds" else f"{row[c]:.1f}" for c in columns) + " |"
+        )
+
+
+def _seen(progress: RunProgress, before: int, total: int, done: int) -> None:
+    progress(StageProgress("score", before + done, total, "videos"))
 
 
 @command.command()

@@ -58,8 +58,7 @@ def _permutation(count: int, rng: torch.Generator) -> list[int]:
 def score_prompts(
     pipeline: Pipeline,
     cases: Cases,
-    *,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int], None] = lambda done: None,
     **settings: Any,
 ) -> Mapping[str, float]:
     """Percent right per attribute over generated videos.
@@ -67,7 +66,7 @@ def score_prompts(
     Args:
         pipeline: makes square videos of the shapes world.
         cases: what to make.
-        progress: called with videos done and in all.
+        progress: called with videos done.
         settings: fields of `GenerationRequest` that differ from the preset, for example `steps`.
 
     Returns:
@@ -80,5 +79,5 @@ def score_prompts(
         request = GenerationRequest(prompt=prompts, seed=cases.seed + start, model=pipeline.preset.name, **settings)
         video = pipeline(request)
         pairs += [(s, read(f)) for s, f in zip(cases.scenes[start : start + _BATCH], video.frames, strict=True)]
-        progress(len(pairs), len(cases.prompts))
+        progress(len(pairs))
     return {**score(pairs), "seconds": (time.monotonic() - began) / len(pairs)}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["LEVELS", "Denoise", "density", "flow_error"]
 
 LEVELS = 1000
+"""Entries of the table of noise levels; timesteps are levels times this."""
 
 
 def density(options: DenoiseOptions, count: int, rng: Generator) -> Tensor:
@@ -93,7 +94,7 @@ class Denoise:
         return loss, {}
 
     def loss_at(
-        self, denoiser: torch.nn.Module, clean: Tensor, noise: Tensor, sigma: Tensor, text: tuple[TextEmbedding, ...]
+        self, denoiser: Any, clean: Tensor, noise: Tensor, sigma: Tensor, text: tuple[TextEmbedding, ...]
     ) -> Tensor:
         """The loss with everything random given: levels σ `(B,)`, noise like the clean latents."""
         noisy = self.process.add_noise(clean, noise, sigma)

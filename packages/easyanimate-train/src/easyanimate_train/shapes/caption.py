@@ -58,9 +58,7 @@ def captions(scene: Scene) -> tuple[str, ...]:
 
 def _chinese(scene: Scene) -> str:
     return _CHINESE_FORM.format(
-        **{
-            field: _CHINESE[getattr(scene, field)] for field in ("background", "size", "colour", "shape", "motion")
-        }
+        **{field: _CHINESE[getattr(scene, field)] for field in ("background", "size", "colour", "shape", "motion")}
     )
 
 

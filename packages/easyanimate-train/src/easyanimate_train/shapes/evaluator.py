@@ -58,7 +58,7 @@ def _cover(frames: Tensor, ground: Tensor) -> tuple[Tensor, Tensor] | None:
 
 def _measure(mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Centroid x, y and radius of equal area of each frame, shares of the side."""
-    f, h, w = mask.shape
+    h, w = mask.shape[1:]
     # Faint noise far from the object would pull the centroid: only clear cover counts there.
     clear = mask * (mask > 0.2)
     area = clear.sum((1, 2)).clamp(min=1e-6)

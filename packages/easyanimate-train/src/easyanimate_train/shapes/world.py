@@ -101,9 +101,7 @@ def is_held_out(scene: Scene) -> bool:
 def place(rng: Generator, spread: float = 2 / 64) -> Placement:
     """A random placement: centre within `spread` of the middle, path ± 8 %, radius ± 4 %."""
     x, y, travel, scale = (torch.rand(4, generator=rng) * 2 - 1).tolist()
-    return Placement(
-        (0.5 + x * spread, 0.5 + y * spread), travel=_TRAVEL * (1 + 0.08 * travel), scale=1 + 0.04 * scale
-    )
+    return Placement((0.5 + x * spread, 0.5 + y * spread), travel=_TRAVEL * (1 + 0.08 * travel), scale=1 + 0.04 * scale)
 
 
 def _polygon(points: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -152,9 +150,7 @@ def _path(scene: Scene, placement: Placement, frames: int) -> tuple[Tensor, Tens
     return x + dx * placement.travel * time, y + dy * placement.travel * time, radius
 
 
-def render(
-    scenes: Sequence[Scene], placements: Sequence[Placement], *, frames: int = 17, side: int = 64
-) -> Tensor:
+def render(scenes: Sequence[Scene], placements: Sequence[Placement], *, frames: int = 17, side: int = 64) -> Tensor:
     """Draw clips.
 
     Args:

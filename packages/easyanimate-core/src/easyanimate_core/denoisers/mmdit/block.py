@@ -82,9 +82,7 @@ class Block(nn.Module):
         )
         return self.attn1.out(joint[:, :, length:]), text_side.out(joint[:, :, :length])
 
-    def forward(
-        self, video: Tensor, text: Tensor, temb: Tensor, cos: Tensor, sin: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, video: Tensor, text: Tensor, temb: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
         """`video (B, S, D)`, `text (B, L, D)`, `temb (B, T)`, tables `(S, head_dim)` to new video and text."""
         normed, normed_text, gate, text_gate = self.norm1(video, text, temb)
         attended, attended_text = self._attend(normed, normed_text, (cos, sin))

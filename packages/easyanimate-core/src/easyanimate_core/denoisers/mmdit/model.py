@@ -45,7 +45,7 @@ class MMDiTTokens:
         return replace(self, video=video)
 
 
-class AdaLayerNormOut(nn.Module):
+class _AdaLayerNormOut(nn.Module):
     """Final norm, shifted and scaled by the time embedding (shift comes first)."""
 
     def __init__(self, time_dim: int, width: int, eps: float, affine: bool) -> None:
@@ -158,7 +158,7 @@ class MMDiT(ModelMixin, ConfigMixin, PeftAdapterMixin):
             for i in range(c.num_layers)
         )
         self.norm_final = nn.LayerNorm(width, eps=c.norm_eps, elementwise_affine=c.norm_elementwise_affine)
-        self.norm_out = AdaLayerNormOut(c.time_embed_dim, width, c.norm_eps, c.norm_elementwise_affine)
+        self.norm_out = _AdaLayerNormOut(c.time_embed_dim, width, c.norm_eps, c.norm_elementwise_affine)
         self.proj_out = nn.Linear(width, c.patch_size * c.patch_size * c.out_channels)
 
     def declare(self, inlets: Sequence[Inlet]) -> None:
@@ -207,7 +207,10 @@ class MMDiT(ModelMixin, ConfigMixin, PeftAdapterMixin):
         grid = (frames, *patches.shape[-2:])
         video = patches.flatten(2).transpose(1, 2).reshape(batch, -1, patches.shape[1])
         if rotary is None:
-            base = (self.config.sample_height // self.config.patch_size, self.config.sample_width // self.config.patch_size)
+            base = (
+                self.config.sample_height // self.config.patch_size,
+                self.config.sample_width // self.config.patch_size,
+            )
             rotary = rotary_3d(self.config.attention_head_dim, grid, base, str(video.device))
         return MMDiTTokens(video, self._project_text(text), temb, rotary, grid)
 
@@ -235,7 +238,8 @@ class MMDiT(ModelMixin, ConfigMixin, PeftAdapterMixin):
         p = self.config.patch_size
         f, h, w = tokens.grid
         y = self.proj_out(tokens.video).unflatten(1, (f, h, w)).unflatten(-1, (-1, p, p))
-        return y.permute(0, 4, 1, 2, 5, 3, 6).flatten(5, 6).flatten(3, 4)
+        placed: Tensor = y.permute(0, 4, 1, 2, 5, 3, 6).flatten(5, 6).flatten(3, 4)
+        return placed
 
     def forward(
         self,

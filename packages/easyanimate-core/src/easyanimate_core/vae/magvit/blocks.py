@@ -23,7 +23,7 @@ class FrameGroupNorm(nn.GroupNorm):
         return frames.view(b, t, c, h, w).transpose(1, 2)
 
 
-class ResBlock(nn.Module):
+class _ResBlock(nn.Module):
     """Norm, SiLU, convolution, twice, plus the input."""
 
     def __init__(self, channels: int, out_channels: int, groups: int) -> None:
@@ -42,7 +42,7 @@ class ResBlock(nn.Module):
         return out
 
 
-class SpatialAttention(nn.Module):
+class _SpatialAttention(nn.Module):
     """Self-attention of the pixels of each frame."""
 
     def __init__(self, channels: int, heads: int, groups: int) -> None:
@@ -63,7 +63,8 @@ class SpatialAttention(nn.Module):
             for linear in (self.to_q, self.to_k, self.to_v)
         )
         mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-        return x + self.to_out(mixed).transpose(1, 2).reshape(b, t, c, h, w).transpose(1, 2)
+        out: Tensor = x + self.to_out(mixed).transpose(1, 2).reshape(b, t, c, h, w).transpose(1, 2)
+        return out
 
 
 class DownBlock(nn.Module):
@@ -74,7 +75,7 @@ class DownBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.convs = nn.ModuleList(
-            ResBlock(channels if i == 0 else out_channels, out_channels, groups) for i in range(layers)
+            _ResBlock(channels if i == 0 else out_channels, out_channels, groups) for i in range(layers)
         )
         self.downsampler = Downsampler(out_channels, temporal=temporal) if downsample else None
 
@@ -90,10 +91,10 @@ class MidBlock(nn.Module):
 
     def __init__(self, channels: int, *, layers: int, groups: int, attention_heads: int | None) -> None:
         super().__init__()
-        self.convs = nn.ModuleList(ResBlock(channels, channels, groups) for _ in range(layers))
-        self.attentions = nn.ModuleList(
-            SpatialAttention(channels, attention_heads, groups) for _ in range(layers - 1 if attention_heads else 0)
-        )
+        self.convs = nn.ModuleList(_ResBlock(channels, channels, groups) for _ in range(layers))
+        self.attentions = nn.ModuleList()
+        if attention_heads:
+            self.attentions.extend(_SpatialAttention(channels, attention_heads, groups) for _ in range(layers - 1))
 
     def forward(self, x: Tensor, stream: TimeStream) -> Tensor:
         """`(B, C, T, H, W)` to the same shape."""
@@ -113,7 +114,7 @@ class UpBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.convs = nn.ModuleList(
-            ResBlock(channels if i == 0 else out_channels, out_channels, groups) for i in range(layers)
+            _ResBlock(channels if i == 0 else out_channels, out_channels, groups) for i in range(layers)
         )
         self.upsampler = Upsampler(out_channels, temporal=temporal) if upsample else None
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["CausalConv3d", "TimeStream"]
+__all__ = ["CausalConv3d", "Downsampler", "TimeStream", "Upsampler"]
 
 
 class TimeStream:
@@ -55,7 +55,7 @@ class CausalConv3d(nn.Conv3d):
         if stream.first and x.shape[2] == 1:
             # Three copies of one frame: the taps add up, which is a third of the work.
             weight = self.weight.sum(2)
-            frame = F.conv2d(x[:, :, 0], weight, self.bias, self.stride[1:], self.padding[1:])  # type: ignore[arg-type]
+            frame = F.conv2d(x[:, :, 0], weight, self.bias, self.stride[1:], self.padding[1:])
             return frame[:, :, None]
         out: Tensor = self(joined)
         return out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
@@ -14,7 +15,22 @@ from easyanimate_core.vae.magvit.causal_conv import CausalConv3d
 if TYPE_CHECKING:
     from easyanimate_core.vae.magvit.causal_conv import TimeStream
 
-__all__ = ["Decoder", "Encoder"]
+__all__ = ["Decoder", "Encoder", "Layout"]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What encoder and decoder have in common.
+
+    Attributes:
+        layers: residual blocks per stage.
+        groups: of every group norm.
+        attention_heads: in the middle; `None` without attention.
+    """
+
+    layers: int
+    groups: int
+    attention_heads: int | None
 
 
 class Encoder(nn.Module):
@@ -26,10 +42,7 @@ class Encoder(nn.Module):
         out_channels: int,
         widths: Sequence[int],
         temporal: Sequence[bool],
-        *,
-        layers: int,
-        groups: int,
-        attention_heads: int | None,
+        layout: Layout,
     ) -> None:
         super().__init__()
         self.conv_in = CausalConv3d(in_channels, widths[0])
@@ -38,15 +51,17 @@ class Encoder(nn.Module):
             DownBlock(
                 widths[max(i - 1, 0)],
                 width,
-                layers=layers,
-                groups=groups,
+                layers=layout.layers,
+                groups=layout.groups,
                 downsample=i < last,
                 temporal=temporal[i],
             )
             for i, width in enumerate(widths)
         )
-        self.mid_block = MidBlock(widths[-1], layers=layers, groups=groups, attention_heads=attention_heads)
-        self.conv_norm_out = FrameGroupNorm(groups, widths[-1])
+        self.mid_block = MidBlock(
+            widths[-1], layers=layout.layers, groups=layout.groups, attention_heads=layout.attention_heads
+        )
+        self.conv_norm_out = FrameGroupNorm(layout.groups, widths[-1])
         self.conv_out = CausalConv3d(widths[-1], out_channels)
 
     def forward(self, x: Tensor, stream: TimeStream) -> Tensor:
@@ -67,28 +82,27 @@ class Decoder(nn.Module):
         out_channels: int,
         widths: Sequence[int],
         temporal: Sequence[bool],
-        *,
-        layers: int,
-        groups: int,
-        attention_heads: int | None,
+        layout: Layout,
     ) -> None:
         super().__init__()
         reverse = list(reversed(widths))
         last = len(widths) - 1
         self.conv_in = CausalConv3d(in_channels, reverse[0])
-        self.mid_block = MidBlock(reverse[0], layers=layers, groups=groups, attention_heads=attention_heads)
+        self.mid_block = MidBlock(
+            reverse[0], layers=layout.layers, groups=layout.groups, attention_heads=layout.attention_heads
+        )
         self.up_blocks = nn.ModuleList(
             UpBlock(
                 reverse[max(i - 1, 0)],
                 width,
-                layers=layers + 1,
-                groups=groups,
+                layers=layout.layers + 1,
+                groups=layout.groups,
                 upsample=i < last,
                 temporal=temporal[i],
             )
             for i, width in enumerate(reverse)
         )
-        self.conv_norm_out = FrameGroupNorm(groups, reverse[-1])
+        self.conv_norm_out = FrameGroupNorm(layout.groups, reverse[-1])
         self.conv_out = CausalConv3d(reverse[-1], out_channels)
 
     def forward(self, z: Tensor, stream: TimeStream) -> Tensor:

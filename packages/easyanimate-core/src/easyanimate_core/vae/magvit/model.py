@@ -13,7 +13,7 @@ from torch import Generator, Tensor, nn
 from easyanimate_core.errors import CheckpointMismatch, InvalidRequest
 from easyanimate_core.vae.base import CausalCompression
 from easyanimate_core.vae.magvit.causal_conv import TimeStream
-from easyanimate_core.vae.magvit.coder import Decoder, Encoder
+from easyanimate_core.vae.magvit.coder import Decoder, Encoder, Layout
 from easyanimate_core.vae.magvit.tiling import TileGrid, blend_corner, join
 
 __all__ = ["Magvit"]
@@ -85,9 +85,9 @@ class Magvit(ModelMixin, ConfigMixin):
         widths = tuple(block_out_channels or (ch * m for m in ch_mult))
         down = [t.startswith("SpatialTemporal") for t in _block_types(down_block_types)]
         up = [t.startswith("SpatialTemporal") for t in _block_types(up_block_types)]
-        shape = {"layers": layers_per_block, "groups": norm_num_groups, "attention_heads": heads}
-        self.encoder = Encoder(in_channels, 2 * latent_channels, widths, down, **shape)
-        self.decoder = Decoder(latent_channels, out_channels, widths, up, **shape)
+        shape = Layout(layers_per_block, norm_num_groups, heads)
+        self.encoder = Encoder(in_channels, 2 * latent_channels, widths, down, shape)
+        self.decoder = Decoder(latent_channels, out_channels, widths, up, shape)
         self.quant_conv = nn.Conv3d(2 * latent_channels, 2 * latent_channels, 1)
         self.post_quant_conv = nn.Conv3d(latent_channels, latent_channels, 1)
         self.compression = CausalCompression(latent_channels, 2 ** (len(widths) - 1), 2 ** sum(down[:-1]))
@@ -161,7 +161,8 @@ class Magvit(ModelMixin, ConfigMixin):
         if generator is not None:
             noise = torch.randn(mean.shape, generator=generator, device=generator.device, dtype=mean.dtype)
             mean = mean + torch.exp(0.5 * logvar.clamp(-30, 20)) * noise.to(mean.device)
-        return mean * self.config.scaling_factor
+        scaled: Tensor = mean * self.config.scaling_factor
+        return scaled
 
     def decode_video(self, latents: Tensor) -> Tensor:
         """Scaled latents `(B, C, f, h, w)` to pixels `(B, 3, F, H, W)`, about −1…1."""

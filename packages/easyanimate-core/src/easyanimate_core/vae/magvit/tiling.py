@@ -9,7 +9,7 @@ from torch import Tensor
 
 __all__ = ["TileGrid", "blend_corner", "join"]
 
-Tile = tuple[slice, slice]
+_Tile = tuple[slice, slice]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class TileGrid:
     blend: int
     keep: int
 
-    def rows(self, height: int, width: int) -> list[list[Tile]]:
+    def rows(self, height: int, width: int) -> list[list[_Tile]]:
         """Input tiles by rows; the last ones may be shorter."""
         return [
             [(slice(i, i + self.size), slice(j, j + self.size)) for j in range(0, width, self.stride)]
