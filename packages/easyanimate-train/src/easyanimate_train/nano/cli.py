@@ -28,9 +28,8 @@ def make(ctx: click.Context, threads: int | None) -> None:
     from easyanimate_train.nano.release import RECIPES, prepare
 
     prepare(Path("runs/nano"))
-    outputs = {"nano-vae-images": "vae-images", "nano-vae-video": "vae-video", "nano-images": "images", "nano": "clips"}
-    for recipe in RECIPES:
-        run = Path("runs/nano") / outputs[recipe]
+    for recipe, folder in RECIPES.items():
+        run = Path("runs/nano") / folder
         if (run / "final").is_dir():
             continue
         click.echo(f"{recipe} …", err=True)
@@ -90,10 +89,10 @@ def _seen(progress: RunProgress, before: int, total: int, done: int) -> None:
 
 @command.command()
 @click.argument("target", type=click.Path(path_type=Path))
-@click.option("--trained", default=Path("runs/nano/clips/final"), type=click.Path(path_type=Path), show_default=True)
-def export(target: Path, trained: Path) -> None:
+@click.option("--root", default=Path("runs/nano"), type=click.Path(path_type=Path), show_default=True, help="Runs.")
+def export(target: Path, root: Path) -> None:
     """Write the trained model to TARGET as float16, in the layout of a released checkpoint."""
     from easyanimate_train.nano.release import export as write
 
-    total = write(trained, target, say=lambda line: click.echo(line, err=True))
+    total = write(root, target, say=lambda line: click.echo(line, err=True))
     click.echo(f"{total:,} bytes in {target}")

@@ -6,6 +6,8 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import MappingProxyType
+from typing import Final
 
 import torch
 from safetensors.torch import load_file
@@ -16,8 +18,10 @@ from easyanimate_train.nano.blueprint import write_blueprint
 
 __all__ = ["LIMIT", "RECIPES", "export", "prepare"]
 
-RECIPES = ("nano-vae-images", "nano-vae-video", "nano-images", "nano")
-"""The runs that make nano, in order."""
+RECIPES: Final = MappingProxyType(
+    {"nano-vae-images": "vae-images", "nano-vae-video": "vae-video", "nano-images": "images", "nano": "clips"}
+)
+"""The runs that make nano, in order, and the folder of each under `runs/nano`."""
 
 LIMIT = 12_000_000
 """Bytes that the released folder may have in all."""
@@ -33,11 +37,12 @@ def prepare(root: Path) -> Path:
     return blueprint if blueprint.is_dir() else write_blueprint(blueprint)
 
 
-def export(trained: Path, target: Path, *, say: Callable[[str], None] = lambda text: None) -> int:
-    """Copy a trained folder with weights as float16.
+def export(root: Path, target: Path, *, say: Callable[[str], None] = lambda text: None) -> int:
+    """Put the trained parts together, with weights as float16.
 
     Args:
-        trained: `final/` of the last recipe.
+        root: folder that recipes name as `runs/nano`. Text encoder and denoiser come from its `clips/`, the VAE from
+            its `vae-video/`.
         target: folder to replace, in the released layout.
         say: hears one line per file.
 
@@ -48,11 +53,14 @@ def export(trained: Path, target: Path, *, say: Callable[[str], None] = lambda t
         CheckpointNotFound: training has not finished.
         ValueError: the folder would be larger than `LIMIT`; nothing has been replaced.
     """
-    if not trained.is_dir():
-        raise CheckpointNotFound(f"there is no trained model in '{trained}'", "Run `easyanimate nano make` first.")
+    trained, vae = root / "clips" / "final", root / "vae-video" / "final" / "vae"
+    for part in (trained, vae):
+        if not part.is_dir():
+            raise CheckpointNotFound(f"there is no '{part}'", "Run `easyanimate nano make` first.")
     beside = target.with_name(f".{target.name}.part")
     shutil.rmtree(beside, ignore_errors=True)
-    shutil.copytree(trained, beside)
+    shutil.copytree(trained, beside, ignore=shutil.ignore_patterns("vae"))
+    shutil.copytree(vae, beside / "vae")
     for path in sorted(beside.rglob("*.safetensors")):
         write_tensors(path, {k: v.to(torch.float16) for k, v in load_file(path).items()})
     sizes = {path.relative_to(beside): path.stat().st_size for path in sorted(beside.rglob("*")) if path.is_file()}
