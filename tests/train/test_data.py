@@ -55,7 +55,7 @@ def test_videos_and_pictures_become_clips_of_one_size(media: Path) -> None:
     assert clip.shape == picture.shape == (3, 5, 32, 32)
     brightness = clip.mean((0, 2, 3))
     assert (brightness.diff() > 0).all()
-    assert -1 <= clip.min()
+    assert clip.min() >= -1
     assert clip.max() <= 1
     assert picture.std() < 0.02
     assert dataset.caption(0, rng()) == "a ramp"

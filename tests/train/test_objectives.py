@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from tests.golden import Call, assert_close, load_case
 
 from easyanimate_core.data import TextEmbedding
 from easyanimate_core.denoisers.mmdit import MMDiT
@@ -15,7 +16,6 @@ from easyanimate_train.interfaces import Batch, Models
 from easyanimate_train.objectives.denoise import LEVELS, Denoise, density, flow_error
 from easyanimate_train.objectives.options import DenoiseOptions, VaeOptions
 from easyanimate_train.objectives.vae import Reconstruct
-from tests.golden import Call, assert_close, load_case
 
 CASE = load_case("train_v5_1_t2v")
 

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from easyanimate_core.checkpoints.load import load_into
 from easyanimate_core.checkpoints.source import read_json, weight_files
 from easyanimate_core.denoisers.mmdit import MMDiT
 from easyanimate_core.errors import Cancelled, CheckpointMismatch, CheckpointNotFound, ExecutionError
-from easyanimate_core.events import CancelToken, Event, EventBus, Step
+from easyanimate_core.events import CancelToken, Event, EventBus, Metric, Step
 from easyanimate_core.schema import parse
 from easyanimate_core.testing import write_checkpoint
 from easyanimate_train.config import TrainConfig
@@ -157,3 +158,16 @@ def test_gradient_checkpointing_changes_nothing(tmp_path: Path, checkpoint: Path
     for name, on in (("off", False), ("on", True)):
         trainer(recipe(checkpoint, tmp_path / name, gradient_checkpointing=on, steps=2)).run()
     assert same(tmp_path / "off" / "checkpoint-2", tmp_path / "on" / "checkpoint-2")
+
+
+@pytest.mark.feature("T124")
+def test_numbers_go_to_a_file_to_events_and_to_tensorboard(tmp_path: Path, checkpoint: Path) -> None:
+    heard: list[Event] = []
+    config = recipe(checkpoint, tmp_path / "run", steps=2, tensorboard=True)
+    trainer(config, events=EventBus(heard.append)).run()
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2]
+    assert [e.value for e in heard if isinstance(e, Metric) and e.name == "loss"] == [row["loss"] for row in rows]
+    board = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    board.Reload()
+    assert [scalar.value for scalar in board.Scalars("loss")] == pytest.approx([row["loss"] for row in rows])

@@ -128,6 +128,9 @@ class GenerationRequest(Model):
     storage: Annotated[Choice[Any], Among(STORAGE), Hint(advanced=True)] = Field(default="auto", validate_default=True)
     """Type in which weights are kept. Default: auto."""
 
+    match_colours: Annotated[bool, Hint(advanced=True)] = False
+    """Keep the first frame's colour statistics through the clip (mean and spread in L*a*b*). Default: off."""
+
     scale: Annotated[int, Field(ge=1, le=16), Hint(unit="times")] = 1
     """Whole factor by which finished frames are enlarged, 1…16, without smoothing. Default: 1."""
 

@@ -126,7 +126,7 @@ class Assembly:
 
     def _vae(self) -> VideoVAE:
         vae = build_vae(self.preset.components.vae, self.folder / "vae", dtype=self.dtype)
-        if vae.compression.channels != self.preset.latent_channels:
+        if self.preset.latent_channels not in (None, vae.compression.channels):
             raise CheckpointMismatch(
                 f"the VAE in '{self.folder}' has {vae.compression.channels} latent channels, "
                 f"the preset '{self.preset.name}' says {self.preset.latent_channels}",

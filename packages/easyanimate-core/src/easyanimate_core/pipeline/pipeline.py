@@ -181,6 +181,8 @@ def default_plan(request: GenerationRequest) -> Plan:
     """The stages that every generation goes through, and `upscale` when the request asks for it."""
     stages: Registry[Stage] = active().registries[STAGES]
     plan = Plan(stages.create(name) for name in _DEFAULT)
+    if request.match_colours:
+        plan.append(stages.create("match_colours"))
     if request.scale > 1:
         plan.append(stages.create("upscale", UpscaleOptions(scale=request.scale)))
     return plan

@@ -40,6 +40,7 @@ _STAGES: Final = (
     ("noise", "noise:DrawNoise", "initial latents"),
     ("denoise", "denoise:Denoise", "the diffusion loop"),
     ("decode", "decode:Decode", "latents to frames"),
+    ("match_colours", "match_colours:MatchColours", "keep the first frame's colours"),
 )
 
 

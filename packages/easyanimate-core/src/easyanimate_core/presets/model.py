@@ -140,8 +140,9 @@ class Preset(Model):
     text_length: Annotated[int, Field(ge=1), Hint(unit="tokens")]
     """Tokens to which prompts are padded and cut."""
 
-    latent_channels: Annotated[int, Field(ge=1)]
-    """Channels of the VAE's latents; the denoiser reads them first and the inlets' after them."""
+    latent_channels: Annotated[int, Field(ge=1)] | None = None
+    """Channels of the VAE's latents; the denoiser reads them first and the inlets' after them. `None`: whatever the
+    checkpoint has."""
 
     components: Components
     """What it is made of."""
@@ -168,8 +169,10 @@ class Preset(Model):
     """Prompts that show what it can do."""
 
     @property
-    def in_channels(self) -> int:
-        """Channels of the denoiser's input: latents and all channel inlets."""
+    def in_channels(self) -> int | None:
+        """Channels of the denoiser's input, latents and all channel inlets; `None` when the checkpoint decides."""
+        if self.latent_channels is None:
+            return None
         return self.latent_channels + sum(inlet.width for inlet in self.inlets if inlet.kind == "channels")
 
     def bundled_path(self) -> Path | None:

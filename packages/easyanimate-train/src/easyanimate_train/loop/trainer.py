@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,10 +14,11 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
 from easyanimate_core.errors import CheckpointMismatch, ExecutionError
-from easyanimate_core.events import CancelToken, EventBus, JobFinished, Metric, Notice, Step
+from easyanimate_core.events import CancelToken, EventBus, JobFinished, Notice, Step
 from easyanimate_train.data.cache import cached_latents
 from easyanimate_train.data.order import DataOrder, generator
 from easyanimate_train.loop.optim import make_optimizer, make_schedule
+from easyanimate_train.loop.record import Recorder
 from easyanimate_train.loop.snapshot import Snapshot, latest_snapshot, prune
 from easyanimate_train.models import load_models, save_models
 
@@ -115,20 +115,27 @@ class Trainer:
             self.objective.begin(self.models)
         config.output.mkdir(parents=True, exist_ok=True)
         order = DataOrder(self.dataset, config.seed, config.batch_size, self._latents())
+        # Only one process writes; the others step along.
+        recorded = self.accelerator.is_main_process
+        with Recorder(config.output, self.events, tensorboard=config.tensorboard and recorded) as recorder:
+            self._steps(order, recorder if recorded else None)
+        self._write()
+        return self._finish(order)
+
+    def _steps(self, order: DataOrder, recorder: Recorder | None) -> None:
+        config = self.config
         first, began = self.step, time.monotonic()
         while self.step < config.steps:
             if self.cancel.cancelled:
                 self._write()
                 self.cancel.check()
             loss, values = self._take_step(order)
-            if self.step % config.log_every == 0 or self.step == config.steps:
-                rate = (time.monotonic() - began) / (self.step - first)
-                self._log({"step": self.step, "loss": loss, **values, "seconds_per_step": round(rate, 4)})
+            if recorder is not None and (self.step % config.log_every == 0 or self.step == config.steps):
+                pace = (time.monotonic() - began) / (self.step - first)
+                recorder.write(self.step, {"loss": loss, **values, "seconds_per_step": round(pace, 4)})
             self.events.emit(Step(index=self.step - 1, total=config.steps, stage="train"))
             if self.step % config.checkpoint.every == 0 and self.step < config.steps:
                 self._write()
-        self._write()
-        return self._finish(order)
 
     def _take_step(self, order: DataOrder) -> tuple[float, dict[str, float]]:
         """One optimiser step over all micro-steps."""
@@ -175,15 +182,6 @@ class Trainer:
                 )
             self.accelerator.wait_for_everyone()
         return cache
-
-    def _log(self, values: Mapping[str, float]) -> None:
-        if not self.accelerator.is_main_process:
-            return
-        with (self.config.output / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")
-        for name, value in values.items():
-            if name != "step":
-                self.events.emit(Metric(name=name, value=value, step=int(values["step"])))
 
     def _write(self) -> None:
         """Write a checkpoint of this step."""
