@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-# Before anything imports these libraries: tests never ask the network.
+# Before anything imports these libraries: tests never ask the network, nor what somebody downloaded before.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
+os.environ["HF_HUB_CACHE"] = os.environ["MODELSCOPE_CACHE"] = str(Path(__file__).with_name("no-such-cache"))
 
 import torch
 
@@ -35,10 +36,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _own_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Tests see the SDK as it comes, whatever is set in the shell."""
     for name in [name for name in os.environ if name.startswith("EASYANIMATE_")]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("EASYANIMATE_HOME", str(tmp_path_factory.getbasetemp() / "home"))
 
 
 @pytest.fixture(autouse=True)

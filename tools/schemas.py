@@ -1,4 +1,4 @@
-"""Write the JSON Schemas of the documents that users write: `make schemas`.
+"""Write the JSON Schemas of the documents that users write, and of the manifest that we write: `make schemas`.
 
 They describe the documents with their own package and core installed; what your other plugins add is in
 `easyanimate generate --schema` on your machine.
@@ -11,6 +11,7 @@ import json
 import sys
 from pathlib import Path
 
+from easyanimate_core.engine import Manifest
 from easyanimate_core.plugins import Host, using
 from easyanimate_core.request import GenerationRequest
 from easyanimate_core.schema import export_schema
@@ -24,7 +25,7 @@ def main(folder: Path) -> None:
     """Write every schema into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     with using(Host(discover=False)):
-        documents = {"request": export_schema(GenerationRequest)}
+        documents = {"request": export_schema(GenerationRequest), "manifest": export_schema(Manifest)}
     with using(Host(discover=False, plugins={"easyanimate-train": plugin})):
         documents["train"] = export_schema(TrainConfig)
     for name, schema in documents.items():

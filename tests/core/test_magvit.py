@@ -112,6 +112,17 @@ def test_small_frames_are_not_tiled(tiny: Magvit) -> None:
 
 
 @pytest.mark.feature("C026")
+def test_slices_of_a_batch_equal_the_batch(tiny: Magvit) -> None:
+    pixels = torch.rand(3, 3, 5, 16, 16)
+    with torch.no_grad():
+        together = tiny.decode_video(tiny.encode_video(pixels))
+        tiny.set_slicing(True)
+        apart = tiny.decode_video(tiny.encode_video(pixels))
+        tiny.set_slicing(False)
+    torch.testing.assert_close(apart, together, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.feature("C026")
 def test_upcast_computes_in_float32() -> None:
     vae = Magvit(**VAE_CONFIG, upcast_vae=True).half()
     assert vae.encode_video(torch.rand(1, 3, 1, 16, 16).half()).dtype == torch.float32

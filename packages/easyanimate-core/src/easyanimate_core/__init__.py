@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from easyanimate_core.pipeline import Pipeline, load
     from easyanimate_core.plugins import Host, hookimpl, using
     from easyanimate_core.presets import Preset, find_preset
-    from easyanimate_core.request import GenerationRequest, Size
+    from easyanimate_core.request import GenerationRequest, Lora, Size
 
     __version__: str
 
@@ -34,6 +34,7 @@ __all__ = [
     "EventBus",
     "GenerationRequest",
     "Host",
+    "Lora",
     "Pipeline",
     "Preset",
     "Size",
@@ -52,6 +53,7 @@ _HOMES: Final = MappingProxyType(
         "EventBus": "events",
         "GenerationRequest": "request",
         "Host": "plugins",
+        "Lora": "request",
         "Pipeline": "pipeline",
         "Preset": "presets",
         "Size": "request",

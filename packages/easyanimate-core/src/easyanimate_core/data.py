@@ -26,6 +26,9 @@ __all__ = [
     "Condition",
     "Geometry",
     "Inlet",
+    "Inpainting",
+    "Origin",
+    "Reference",
     "State",
     "TextEmbedding",
     "Video",
@@ -92,6 +95,56 @@ class Condition:
 
 
 @dataclass(frozen=True, slots=True)
+class Inpainting:
+    """How a checkpoint was trained to fill in hidden pixels: what its inlets `mask` and `masked_video` hold.
+
+    Attributes:
+        mask: `resized` puts the mask itself into the inlet, brought to the latents' grid and scaled as they are,
+            1 where pixels are known; `encoded` encodes it as if it were a video, 1 where they are hidden.
+        noised: known pixels carry a little noise.
+        blank: where everything is hidden, both inlets are zeros.
+    """
+
+    mask: Literal["resized", "encoded"] = "resized"
+    noised: bool = False
+    blank: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Clean latents that sampling starts from, or keeps in places.
+
+    Attributes:
+        latents: `(1 or B, C, f, h, w)`, scaled and clean.
+        strength: how much of the schedule runs, from 0 (nothing) to 1 (all of it, from pure noise).
+        redraw: `(1 or B, 1, f, h, w)`, 1 where the result is new and 0 where it stays as `latents`, blended in
+            at every step; everything is new when `None`.
+    """
+
+    latents: Tensor
+    strength: float = 1.0
+    redraw: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Size of the pictures or the video that a condition was given.
+
+    Attributes:
+        height: in pixels.
+        width: in pixels.
+        frames: how many there are at the request's frame rate, for a condition that needs a picture for every frame
+            of the result; `None` when any length goes.
+        notice: what the user should know about it, in one sentence.
+    """
+
+    height: int
+    width: int
+    frames: int | None = None
+    notice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Video:
     """Finished frames.
 
@@ -126,6 +179,7 @@ class State:
         text: one embedding per text encoder of the model; empty before `encode_text`.
         negative_text: the same for the negative prompt; empty when guidance is off.
         conditions: what conditioners made.
+        origin: what sampling starts from besides noise; `None` is noise alone.
         latents: `(B, C, f, h, w)`, noise before and samples after `denoise`.
         video: the result of `decode`.
         notes: side information of stages, JSON-able, kept in the manifest.
@@ -136,6 +190,7 @@ class State:
     text: tuple[TextEmbedding, ...] = ()
     negative_text: tuple[TextEmbedding, ...] = ()
     conditions: tuple[Condition, ...] = ()
+    origin: Origin | None = None
     latents: Tensor | None = None
     video: Video | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
     from torch import Generator, Tensor
 
-    from easyanimate_core.data import Condition, Geometry, Inlet, State, TextEmbedding
+    from easyanimate_core.checkpoints.header import Header
+    from easyanimate_core.checkpoints.keymap import KeyMap
+    from easyanimate_core.data import Condition, Geometry, Inlet, Inpainting, Origin, Reference, State, TextEmbedding
     from easyanimate_core.events import CancelToken, EventBus
+    from easyanimate_core.request import GenerationRequest
 
 __all__ = [
     "AttentionBackend",
@@ -25,15 +28,27 @@ __all__ = [
     "Conditioner",
     "DeclaresInlets",
     "Denoiser",
+    "Format",
+    "GivesOrigin",
+    "HasReference",
+    "Inpaints",
+    "KeepsNothing",
     "NoiseProcess",
     "OffloadStrategy",
+    "Renoises",
     "Sampler",
+    "SamplerState",
     "Schedule",
+    "Snapshot",
+    "Snapshots",
     "Stage",
+    "StreamsFrames",
+    "SupportsMaps",
     "SupportsTiling",
     "TextEncoder",
     "Tokens",
     "Toolbox",
+    "TranslatesConfig",
     "VideoVAE",
 ]
 
@@ -100,6 +115,16 @@ class DeclaresInlets(Protocol):
         ...
 
 
+@runtime_checkable
+class Inpaints(Protocol):
+    """Optional capability of a denoiser with the inlets `mask` and `masked_video`: says how they were trained.
+
+    A denoiser with these inlets that does not have it gets what `Inpainting()` says.
+    """
+
+    inpainting: Inpainting
+
+
 class Compression(Protocol):
     """How a VAE maps pixels to latents. The only owner of the latent-frame formula."""
 
@@ -149,6 +174,21 @@ class SupportsTiling(Protocol):
 
     def set_tiling(self, enabled: bool) -> None:
         """Encode and decode large frames tile by tile."""
+        ...
+
+
+@runtime_checkable
+class SupportsMaps(Protocol):
+    """Optional capability of a VAE: brings maps that are no pictures (masks, camera rays) to its latents' grid."""
+
+    def resize_map(self, pixels: Tensor, size: tuple[int, int, int], *, scaled: bool = False) -> Tensor:
+        """`(B, C, F, H, W)` to `(B, C, f, h, w)` by interpolation; along time as the VAE groups frames.
+
+        Args:
+            pixels: the map, any values.
+            size: `(f, h, w)` of the latents.
+            scaled: multiply by the factor that latents are scaled with, as a mask channel has been in training.
+        """
         ...
 
 
@@ -206,6 +246,34 @@ class Sampler(Protocol):
         ...
 
 
+@runtime_checkable
+class SamplerState(Protocol):
+    """Optional capability of a sampler: what it remembers between steps, so that a run can go on in the middle.
+
+    A run whose sampler cannot do this starts its denoising anew after an interruption.
+    """
+
+    def remembered(self) -> Mapping[str, Tensor]:
+        """Everything that later steps depend on besides latents and index; empty when that is nothing."""
+        ...
+
+    def recall(self, memory: Mapping[str, Tensor]) -> None:
+        """Go on from what `remembered` gave, after `schedule` with the same arguments."""
+        ...
+
+
+@runtime_checkable
+class Renoises(Protocol):
+    """Optional capability of a sampler: clean latents as they would be in the middle of a run."""
+
+    def renoise(self, clean: Tensor, noise: Tensor, index: int) -> Tensor:
+        """Clean latents `(B, C, f, h, w)` with unit noise at the level before step `index`.
+
+        At `len(schedule)`, after the last step, these are the clean latents themselves.
+        """
+        ...
+
+
 class OffloadStrategy(Protocol):
     """Where weights are while they are not used."""
 
@@ -231,6 +299,32 @@ class Conditioner(Protocol):
 
     def encode(self, state: State, toolbox: Toolbox) -> tuple[Condition, ...]:
         """Conditions for this run; may use the toolbox's VAE."""
+        ...
+
+
+@runtime_checkable
+class GivesOrigin(Protocol):
+    """Optional capability of a conditioner: says what sampling starts from besides noise."""
+
+    def origin(self, state: State, toolbox: Toolbox) -> Origin | None:
+        """The origin of this run, or `None`; may use the toolbox's VAE. Asked for once, after `encode`."""
+        ...
+
+
+@runtime_checkable
+class HasReference(Protocol):
+    """Optional capability of a conditioner: knows the size of what it was given before weights are read."""
+
+    def reference(self, request: GenerationRequest) -> Reference | None:
+        """The size of the picture or video; `None` when there is none.
+
+        Args:
+            request: complete but for its size.
+
+        Raises:
+            UnreadableMedia: a file is missing, damaged, or no picture or video.
+            InvalidRequest: what was given does not fit the request.
+        """
         ...
 
 
@@ -260,6 +354,69 @@ class AttentionBackend(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Something that a run computed and kept.
+
+    Attributes:
+        tensors: by name, on the CPU.
+        notes: JSON-able facts beside them.
+    """
+
+    tensors: Mapping[str, Tensor]
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Snapshots(Protocol):
+    """Where a run keeps what it should not have to compute twice: a job's folder, or nowhere.
+
+    A stage loads what it finds under its own name, goes on from there, and saves when `due`. After a crash the same
+    plan runs again with the same snapshots. A stage that runs others in turn (segments of a long video) gives each
+    of them `within("segment-3")`, so that their names do not meet.
+    """
+
+    def load(self, name: str) -> Snapshot | None:
+        """What was saved last under this name; `None` when nothing was."""
+        ...
+
+    def save(self, name: str, tensors: Mapping[str, Tensor], **notes: Any) -> None:
+        """Keep this, whole or not at all, in the place of what had the name before."""
+        ...
+
+    def due(self, name: str) -> bool:
+        """Whether it is time to save again under this name: enough steps and seconds since the last time."""
+        ...
+
+    def drop(self, name: str) -> None:
+        """Forget what has this name, and all that is within it."""
+        ...
+
+    def within(self, scope: str) -> Snapshots:
+        """The same place with names of their own, below `scope`."""
+        ...
+
+
+class KeepsNothing:
+    """Snapshots of a run that nobody will resume."""
+
+    def load(self, name: str) -> None:
+        """Nothing was saved."""
+
+    def save(self, name: str, tensors: Mapping[str, Tensor], **notes: Any) -> None:
+        """Nothing is kept."""
+
+    def due(self, name: str) -> bool:
+        """Never."""
+        return False
+
+    def drop(self, name: str) -> None:
+        """Nothing is there."""
+
+    def within(self, scope: str) -> KeepsNothing:
+        """Nothing either."""
+        return self
+
+
+@dataclass(frozen=True, slots=True)
 class Toolbox:
     """The components of one pipeline, as stages see them.
 
@@ -268,6 +425,7 @@ class Toolbox:
         negative_prompt: what the model's preset suggests for the unguided half.
         dtype: of latents and embeddings in the loop.
         device: where stages compute.
+        snapshots: where stages keep what they should not have to do twice.
     """
 
     text_encoders: tuple[TextEncoder, ...]
@@ -280,11 +438,37 @@ class Toolbox:
     events: EventBus
     cancel: CancelToken
     negative_prompt: str = ""
+    snapshots: Snapshots = field(default_factory=KeepsNothing)
 
     def modules(self) -> dict[str, Any]:
         """Modules by role: `text`, `text_2`…, `denoiser`, `vae`."""
         text = {f"text_{i + 1}" if i else "text": encoder for i, encoder in enumerate(self.text_encoders)}
         return {**text, "denoiser": self.denoiser, "vae": self.vae}
+
+
+class Format(Protocol):
+    """A layout of checkpoint files: recognises components and says how their tensors become a module's."""
+
+    def match(self, header: Header) -> float | None:
+        """How surely these tensors are in this layout, from 0 to 1; `None` when they are not.
+
+        The best score wins; an exact layout that cannot be taken for another says 1. Looks at names, shapes,
+        metadata and config only.
+        """
+        ...
+
+    def keymap(self, header: Header) -> KeyMap:
+        """From stored names to the module's; called only after `match`."""
+        ...
+
+
+@runtime_checkable
+class TranslatesConfig(Protocol):
+    """Optional capability of a format whose `config.json` differs from what our modules take."""
+
+    def config(self, header: Header) -> dict[str, Any]:
+        """The settings of `header.config` as our modules take them."""
+        ...
 
 
 class Stage(Protocol):
@@ -300,4 +484,13 @@ class Stage(Protocol):
 
     def __call__(self, state: State, toolbox: Toolbox) -> State:
         """The state after this stage."""
+        ...
+
+
+@runtime_checkable
+class StreamsFrames(Protocol):
+    """Optional capability of a stage after `decode`: it can work while frames pass, without holding the clip."""
+
+    def stream(self, chunks: Iterator[Tensor]) -> Iterator[Tensor]:
+        """Runs of frames `(B, 3, F', H, W)` in 0…1, in order; joined they equal what the stage makes of the whole."""
         ...

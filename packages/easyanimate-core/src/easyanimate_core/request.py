@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from easyanimate_core.errors import InvalidRequest
 from easyanimate_core.interfaces import Conditioner, OffloadStrategy, Sampler
-from easyanimate_core.schema import Among, Choice, Hint, Model
+from easyanimate_core.schema import Among, Choice, Hint, Model, parse
 from easyanimate_core.slots import CONDITIONERS, OFFLOAD, SAMPLERS, STORAGE
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from pydantic.json_schema import JsonSchemaValue
     from pydantic_core import CoreSchema
 
-__all__ = ["GenerationRequest", "Size"]
+__all__ = ["GenerationRequest", "Lora", "Size"]
 
 _SEEDS: Final = 2**63
 _WRITTEN: Final = re.compile(r"\s*(\d+)\s*[x×*]\s*(\d+)\s*", re.IGNORECASE)
@@ -62,6 +63,53 @@ class Size(Model):
         return {"title": "Size", "description": described.pop("description"), "anyOf": [described, text, pair]}
 
 
+def _path_as_text(value: object) -> object:
+    return fspath(value) if isinstance(value, PathLike) else value
+
+
+def _lora_in_full(value: object) -> object:
+    value = _path_as_text(value)
+    if isinstance(value, str):
+        path, separator, weight = value.rpartition("=")
+        try:
+            return {"path": path, "weight": float(weight)} if separator else {"path": value}
+        except ValueError:
+            return {"path": value}  # an equals sign in the file's name
+    if isinstance(value, Sequence) and len(value) == 2:
+        return {"path": value[0], "weight": value[1]}
+    return value
+
+
+class Lora(Model):
+    """A LoRA file and how strongly it acts. Written `"style.safetensors"`, `"style.safetensors=0.6"` or in full."""
+
+    path: Annotated[str, BeforeValidator(_path_as_text), Hint(media="file")]
+    """File in the kohya, PEFT or diffusers layout, or a folder that PEFT saved."""
+
+    weight: Annotated[float, Field(ge=-10, le=10)] = 1.0
+    """What it adds is multiplied by this, −10…10; 1 is as trained, 0 is off. Default: 1."""
+
+    @classmethod
+    def of(cls, value: object) -> Lora:
+        """Read a LoRA from any of its spellings, `(path, weight)` among them.
+
+        Raises:
+            InvalidRequest: it is none of them.
+        """
+        return parse(cls, _lora_in_full(value), InvalidRequest, of="LoRA")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, value: Any) -> Any:
+        return _lora_in_full(value)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        described = dict(handler.resolve_ref_schema(handler(schema)))
+        text = {"type": "string", "description": "PATH or PATH=WEIGHT"}
+        return {"title": "Lora", "description": described.pop("description"), "anyOf": [described, text]}
+
+
 def _said(prompt: object) -> object:
     prompts = prompt if isinstance(prompt, list | tuple) else (prompt,)
     if not all(isinstance(text, str) for text in prompts):
@@ -71,8 +119,8 @@ def _said(prompt: object) -> object:
     return prompt
 
 
-def _path_as_text(value: object) -> object:
-    return fspath(value) if isinstance(value, PathLike) else value
+def _said_in_turn(prompts: object) -> object:
+    return _said((prompts,) if isinstance(prompts, str) else prompts) if prompts else ()
 
 
 class GenerationRequest(Model):
@@ -88,10 +136,23 @@ class GenerationRequest(Model):
     """Name of a preset; `easyanimate presets list` names them. Default: nano."""
 
     weights: Annotated[str | None, BeforeValidator(_path_as_text), Hint(media="file", advanced=True)] = None
-    """Folder, file or hub id of the weights; default: where the preset says."""
+    """Folder, or id on Hugging Face or ModelScope, of the weights; default: where the preset says."""
+
+    transformer_path: Annotated[str | None, BeforeValidator(_path_as_text), Hint(media="file", advanced=True)] = None
+    """File or folder of another denoiser instead of the model's own. Default: the model's own."""
+
+    vae_path: Annotated[str | None, BeforeValidator(_path_as_text), Hint(media="file", advanced=True)] = None
+    """File or folder of another VAE instead of the model's own. Default: the model's own."""
+
+    loras: tuple[Lora, ...] = ()
+    """LoRA files that change the model's style or subject, PATH or PATH=WEIGHT; several add up. Default: none."""
 
     size: Annotated[Size | None, Hint(unit="px")] = None
     """HEIGHTxWIDTH of a frame in pixels, as 384x672; rounded down to what the model can do. Default: the preset's."""
+
+    resolution: Annotated[int, Field(ge=32, le=2048), Hint(unit="px", advanced=True)] | None = None
+    """Instead of a size: take the ratio of the first condition's picture or video, and as many pixels as a square of
+    this side, 32…2048. Default: the size decides."""
 
     frames: Annotated[int, Field(ge=1, le=4096), Hint(unit="frames")] | None = None
     """Length in frames, 1…4096 (1 makes a picture); rounded down to what the model can do. Default: the preset's."""
@@ -119,6 +180,16 @@ class GenerationRequest(Model):
 
     conditions: tuple[Annotated[Choice[Conditioner], Among(CONDITIONERS)], ...] = ()
     """What steers the video besides the prompt: pictures, videos, motions. Default: none."""
+
+    segment_frames: Annotated[int, Field(ge=2, le=4096), Hint(unit="frames", advanced=True)] | None = None
+    """Make a long video in segments of this many frames, 2…4096, each going on from the one before. Default: in one
+    piece."""
+
+    segment_overlap: Annotated[int, Field(ge=1, le=64), Hint(unit="frames", advanced=True)] = 4
+    """Frames that a segment shares with the one before, 1…64; they are cross-faded. Default: 4."""
+
+    segment_prompts: Annotated[tuple[str, ...], BeforeValidator(_said_in_turn), Hint(lines=3, advanced=True)] = ()
+    """Prompts of the second segment and those after it; the last one goes on. Default: the prompt throughout."""
 
     offload: Annotated[Choice[OffloadStrategy], Among(OFFLOAD), Hint(advanced=True)] = Field(
         default="auto", validate_default=True

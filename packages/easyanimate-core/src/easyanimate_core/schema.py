@@ -64,6 +64,7 @@ class Hint:
         media: `"image"`, `"video"` or `"file"`, for paths.
         lines: height of a text box.
         advanced: show it folded away.
+        flag: short name on the command line of an option inside a component: `"start-image"`.
     """
 
     unit: str = ""
@@ -71,6 +72,7 @@ class Hint:
     media: str = ""
     lines: int = 1
     advanced: bool = False
+    flag: str = ""
 
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler

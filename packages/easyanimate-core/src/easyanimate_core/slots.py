@@ -10,6 +10,7 @@ from easyanimate_core.interfaces import (
     AttentionBackend,
     Conditioner,
     Denoiser,
+    Format,
     OffloadStrategy,
     Sampler,
     Stage,
@@ -62,7 +63,7 @@ ATTENTION: Final[Slot[AttentionBackend]] = Slot("attention", "compute scaled dot
 STEP_CACHES: Final[Slot[Any]] = Slot("step_caches", "skip parts of denoising steps that change little")
 """Caches around a denoiser's trunk."""
 
-FORMATS: Final[Slot[Any]] = Slot("formats", "recognise and map checkpoint files")
+FORMATS: Final[Slot[Format]] = Slot("formats", "recognise and map checkpoint files")
 """Checkpoint layouts; the best score among them wins."""
 
 PRESETS: Final[Slot[Any]] = Slot("presets", "say what a released model is", data=True)

@@ -64,12 +64,14 @@ def command(recipe: str, settings: tuple[str, ...], resume: bool, threads: int |
     with RunProgress() as progress, cancel_on_interrupt(cancel, lambda: progress.say("stopping after this step")):
         events = EventBus(progress)
         events.emit(StageStarted("train"))
-        final = Trainer(
+        trainer = Trainer(
             config,
             config.objective.create(),
             config.learnable.create(),
             config.dataset.create(),
             events=events,
             cancel=cancel,
-        ).run(resume=resume)
-    click.echo(str(final))
+        )
+        final = trainer.run(resume=resume)
+    if trainer.accelerator.is_main_process:
+        click.echo(str(final))

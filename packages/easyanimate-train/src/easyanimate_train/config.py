@@ -7,7 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from easyanimate_core.interfaces import AttentionBackend
 from easyanimate_core.schema import Among, Choice, Model
+from easyanimate_core.slots import ATTENTION
 from easyanimate_train.interfaces import Learnable, Objective, TrainDataset
 from easyanimate_train.slots import DATASETS, LEARNABLES, OBJECTIVES
 
@@ -84,6 +86,9 @@ class CacheConfig(Model):
     clips: int = Field(ge=1)
     """How many clips; clip `i` is item `i mod n` of the dataset's `n`."""
 
+    folder: Path | None = None
+    """Where the files lie; runs that share it share latents. Default: `cache/` in the output folder."""
+
     key_frames: bool = False
     """Encode each latent frame from its newest frame alone, which is several times faster. Only for a VAE whose
     time was folded (see the objective `vae`); the first clips are checked against the full encoder."""
@@ -121,6 +126,9 @@ class TrainConfig(Model):
 
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     """Type of matrix products; weights stay float32."""
+
+    attention: Annotated[Choice[AttentionBackend], Among(ATTENTION)] = Field(default="sdpa", validate_default=True)
+    """How the denoiser computes attention."""
 
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them."""

@@ -27,6 +27,8 @@ _BITS: Final = {
     "U32": 32, "I32": 32, "F32": 32, "U64": 64, "I64": 64, "F64": 64, "C64": 64, "F4": 4,
 }  # fmt: skip
 
+_FLOATING: Final = frozenset({"F8_E4M3", "F8_E5M2", "F16", "BF16", "F32", "F64"})
+
 _REFETCH = "The file is damaged or was not made by safetensors. Fetch it again from where it came."
 
 
@@ -39,14 +41,34 @@ class TensorInfo:
     start: int
     stop: int
 
+    @property
+    def floating(self) -> bool:
+        """Whether it holds floating-point numbers that can be computed with (not those of block formats)."""
+        return self.dtype in _FLOATING
+
+    @property
+    def bytes(self) -> int:
+        """Its size in bytes."""
+        return self.stop - self.start
+
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """All tensors of a file by name, and the text that its writer left beside them."""
+    """All tensors of a file, or of one component's files, by name; what a `Format` looks at.
+
+    Attributes:
+        path: the file, or the folder of the files.
+        tensors: by the names that they are stored under.
+        metadata: the text that the writer left beside them.
+        config: the component's `config.json`; `None` when there is none.
+        role: what the tensors shall become, `"denoiser"` or `"vae"`; empty when nobody knows.
+    """
 
     path: Path
     tensors: Mapping[str, TensorInfo]
     metadata: Mapping[str, str]
+    config: Mapping[str, Any] | None = None
+    role: str = ""
 
 
 def read_header(path: Path) -> Header:

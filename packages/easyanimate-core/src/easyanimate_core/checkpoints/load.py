@@ -1,4 +1,4 @@
-"""Strict, streaming loading: names and shapes are proved before the first tensor is read."""
+"""Strict, streaming loading: names, shapes and types are proved before the first tensor is read."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import safe_open
 from torch import nn
 
-from easyanimate_core.checkpoints.header import Header, TensorInfo, read_header
+from easyanimate_core.checkpoints.archive import Archive
+from easyanimate_core.checkpoints.keymap import KeyMap, Shape
+from easyanimate_core.checkpoints.releases import describe_nearest
 from easyanimate_core.errors import CheckpointMismatch
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["LoadReport", "load_into"]
+__all__ = ["LoadReport", "fill", "load_into", "prove_fit", "read_finite"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +30,15 @@ class LoadReport:
         missing: parameters that no file holds.
         unexpected: tensors that the module has no place for.
         mismatched: name, shape in the module, shape in the file.
+        loaded: how many parameters and buffers were filled.
+        grown: those whose input channels were adapted because that was asked for.
     """
 
     missing: tuple[str, ...] = ()
     unexpected: tuple[str, ...] = ()
     mismatched: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...] = ()
+    loaded: int = 0
+    grown: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         """True when everything fits."""
@@ -42,100 +47,152 @@ class LoadReport:
     def __str__(self) -> str:
         shapes = [f"{name} {list(file)} instead of {list(ours)}" for name, ours, file in self.mismatched]
         parts = (("missing", self.missing), ("unexpected", self.unexpected), ("of another shape", shapes))
-        return "; ".join(f"{len(names)} {what}: {_few(names)}" for what, names in parts if names)
+        found = "; ".join(f"{len(names)} {what}: {_few(names)}" for what, names in parts if names)
+        return found or f"{self.loaded} tensors" + (f", {', '.join(self.grown)} adapted" if self.grown else "")
 
 
 def load_into(
     module: nn.Module,
     files: Sequence[Path],
     *,
-    keymap: Callable[[str], str | None] | None = None,
+    keymap: Callable[[str], str | None] | KeyMap | None = None,
     dtype: torch.dtype | None = None,
+    grow_inlets: bool = False,
 ) -> LoadReport:
-    """Fill every parameter and persistent buffer of a module from safetensors files, tensor by tensor.
+    """Fill every parameter and persistent buffer of a module from files, tensor by tensor.
 
-    The module may lie on the meta device; memory never holds more than the module and one tensor.
+    The module may lie on the meta device; memory then holds the module, and of one file what is mapped, which the
+    system takes back when it needs it. A module that has weights keeps them until all new ones are known to be good.
 
     Args:
         module: gets the tensors; its training mode and `requires_grad` flags stay.
         files: one file or the shards of one component.
-        keymap: name in the file to name in the module, or `None` for a tensor that is not to be read. Names stay
-            as they are when it is left out.
+        keymap: name in the file to name in the module, or `None` for a tensor that is not to be read; or a whole
+            `KeyMap`. Names stay as they are when it is left out.
         dtype: cast floating tensors to it; as stored when `None`.
+        grow_inlets: give the module's `inlet_weight` (the projection of its input channels) the columns that the
+            file has, zeros for further ones, and drop what is too much. For training from a model with other inlets.
 
     Returns:
         The report, which is all clear.
 
     Raises:
-        CheckpointMismatch: tensors are missing, unexpected, of another shape, stored twice, or not finite. Nothing
-            has been read before names and shapes are known to fit.
-        UnsafeCheckpoint: a file lies about itself.
+        CheckpointMismatch: tensors are missing, unexpected, of another shape or kind, stored twice, or not finite.
+            Nothing has been changed.
+        UnsafeCheckpoint: a file would run code, or lies about itself.
+    """
+    with Archive(files) as archive:
+        names = archive.header.tensors
+        found = keymap if isinstance(keymap, KeyMap) else KeyMap.of(keymap or (lambda name: name), names)
+        return fill(module, archive, found, dtype=dtype, grow_inlets=grow_inlets)
+
+
+def prove_fit(
+    module: nn.Module, archive: Archive, keymap: KeyMap, *, grow_inlets: bool = False
+) -> tuple[KeyMap, tuple[str, ...]]:
+    """Show that an archive's tensors are a module's by name, shape and kind; reads no tensor.
+
+    Returns:
+        The map to load with, and the names whose input channels it adapts.
+
+    Raises:
+        CheckpointMismatch: they are not.
     """
     targets = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    headers = [read_header(file) for file in files]
-    places = _located(headers, keymap or (lambda name: name))
-    report = _compared(targets, {name: info for name, (_, _, info) in places.items()})
+    stored = {name: info.shape for name, info in archive.header.tensors.items() if name not in keymap.dropped}
+    grown: tuple[str, ...] = ()
+    made = keymap.prove(stored)
+    inlet = str(getattr(module, "inlet_weight", ""))
+    if grow_inlets and inlet in made and inlet in targets and _differ_in_inputs(made[inlet], targets[inlet]):
+        keymap = keymap.resized(inlet, made[inlet][1], targets[inlet][1])
+        made, grown = keymap.prove(stored), (inlet,)
+    report = _compared(targets, made)
     if not report:
         raise CheckpointMismatch(
-            f"'{files[0].parent}' does not fit this model: {report}",
-            "Is this the checkpoint of another model or task? Compare its config.json with the preset.",
+            f"'{archive.header.path}' does not fit this model: {report}",
+            describe_nearest(made) or "Is this the checkpoint of another model or task? Compare its config.json.",
         )
-    for header in headers:
-        with safe_open(header.path, framework="pt", device="cpu") as file:
-            for target, (path, name, _) in places.items():
-                if path == header.path:
-                    # A copy: what safe_open gives may still be a window into the file.
-                    _place(module, target, _finite(file.get_tensor(name), name, path), dtype)
-    return report
+    _check_kinds(module, archive, keymap)
+    return keymap, grown
 
 
-def _located(headers: Sequence[Header], keymap: Callable[[str], str | None]) -> dict[str, tuple[Path, str, TensorInfo]]:
-    """Where each tensor of the module lies: module name to file, name in the file, and what the header says."""
-    places: dict[str, tuple[Path, str, TensorInfo]] = {}
-    for header in headers:
-        for name, info in header.tensors.items():
-            target = keymap(name)
-            if target is None:
-                continue
-            if target in places:
-                raise CheckpointMismatch(
-                    f"'{target}' is stored in '{places[target][0].name}' and in '{header.path.name}'",
-                    "Remove leftover files of another download from the folder.",
-                )
-            places[target] = (header.path, name, info)
-    return places
+def fill(
+    module: nn.Module,
+    archive: Archive,
+    keymap: KeyMap,
+    *,
+    dtype: torch.dtype | None = None,
+    grow_inlets: bool = False,
+) -> LoadReport:
+    """As `load_into`, from an archive that is open already."""
+    keymap, grown = prove_fit(module, archive, keymap, grow_inlets=grow_inlets)
+    values: dict[str, Tensor] = {}
+    for rule in keymap.steps(name for name in archive.header.tensors if name not in keymap.dropped):
+        parts = [read_finite(archive, name) for name in rule.sources]
+        for target, tensor in zip(rule.targets, rule.apply(parts), strict=True):
+            # A copy: what an archive gives may be a window into the file.
+            values[target] = tensor.to(dtype if tensor.is_floating_point() else None, copy=True)
+    for target, value in values.items():
+        _place(module, target, value)
+    return LoadReport(loaded=len(values), grown=grown)
 
 
-def _compared(targets: Mapping[str, tuple[int, ...]], found: Mapping[str, TensorInfo]) -> LoadReport:
+def _differ_in_inputs(stored: Shape, wanted: Shape) -> bool:
+    """Whether two shapes differ in dimension 1 alone."""
+    return (
+        len(stored) == len(wanted) > 1
+        and stored[1] != wanted[1]
+        and stored[:1] == wanted[:1]
+        and stored[2:] == wanted[2:]
+    )
+
+
+def _compared(targets: Mapping[str, Shape], found: Mapping[str, Shape]) -> LoadReport:
     """The report for parameters of these shapes and tensors found in files."""
     shared = targets.keys() & found.keys()
     return LoadReport(
         missing=tuple(sorted(targets.keys() - found.keys())),
         unexpected=tuple(sorted(found.keys() - targets.keys())),
-        mismatched=tuple(
-            (name, targets[name], found[name].shape) for name in sorted(shared) if targets[name] != found[name].shape
-        ),
+        mismatched=tuple((name, targets[name], found[name]) for name in sorted(shared) if targets[name] != found[name]),
     )
 
 
-def _finite(tensor: Tensor, name: str, path: Path) -> Tensor:
-    """The tensor, unless it holds NaN or an infinity."""
-    if tensor.is_floating_point():
+def _check_kinds(module: nn.Module, archive: Archive, keymap: KeyMap) -> None:
+    """Refuse whole numbers where the module computes with fractions, and the other way round."""
+    targets = module.state_dict()
+    for rule in keymap.steps(name for name in archive.header.tensors if name not in keymap.dropped):
+        for source in rule.sources:
+            info = archive.header.tensors[source]
+            if info.floating != targets[rule.targets[0]].is_floating_point():
+                kind = "floating-point numbers" if not info.floating else "whole numbers"
+                raise CheckpointMismatch(
+                    f"'{source}' in '{archive.home(source)}' is stored as {info.dtype}; this model has {kind} there",
+                    "Quantised files of other tools cannot be read. Use the released weights, and --storage.",
+                )
+
+
+def read_finite(archive: Archive, name: str) -> Tensor:
+    """One tensor as stored.
+
+    Raises:
+        CheckpointMismatch: it holds NaN or an infinity.
+    """
+    tensor = archive.read(name)
+    if archive.header.tensors[name].floating:
         # float8 has no isfinite of its own.
         wide = tensor.float() if tensor.element_size() == 1 else tensor
         if not torch.isfinite(wide).all():
             raise CheckpointMismatch(
-                f"'{name}' in '{path}' holds NaN or infinite values",
+                f"'{name}' in '{archive.home(name)}' holds NaN or infinite values",
                 "The training that wrote it diverged, or the file is damaged. Use another checkpoint.",
             )
     return tensor
 
 
-def _place(module: nn.Module, name: str, tensor: Tensor, dtype: torch.dtype | None) -> None:
-    """Put a copy of a tensor where the module keeps the parameter or buffer of this name."""
+def _place(module: nn.Module, name: str, value: Tensor) -> None:
+    """Put a tensor where the module keeps the parameter or buffer of this name."""
     parent_name, _, leaf = name.rpartition(".")
     parent = module.get_submodule(parent_name)
-    value = tensor.to(dtype if tensor.is_floating_point() else None, copy=True)
     if leaf in parent._buffers:
         parent._buffers[leaf] = value
     else:

@@ -4,27 +4,47 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from easyanimate_core.errors import CheckpointMismatch, CheckpointNotFound, UnsafeCheckpoint
+from easyanimate_core.checkpoints.archive import PICKLED
+from easyanimate_core.checkpoints.hub import cached, repo_of
+from easyanimate_core.errors import CheckpointMismatch, CheckpointNotFound, UnknownFormat, UnsafeCheckpoint
 
-__all__ = ["component_folder", "read_json", "resolve", "weight_files"]
+__all__ = ["component_files", "component_folder", "read_json", "resolve", "weight_files"]
 
-# In the order in which a folder is searched; an index goes before a single file of the same stem.
-_STEMS = ("diffusion_pytorch_model", "model")
+# In the order in which a folder is searched: safetensors before pickles, an index before a single file.
+_SAFE: Final = ("diffusion_pytorch_model", "model")
+_NAMES: Final = tuple(
+    (stem, suffix) for suffix, stems in ((".safetensors", _SAFE), (".bin", (*_SAFE, "pytorch_model"))) for stem in stems
+)
+# What downloaders put behind a file's name until it is whole.
+_UNFINISHED: Final = (".incomplete", ".part", ".aria2", ".crdownload", ".download")
 
 
 def resolve(weights: str | Path) -> Path:
-    """The folder of a checkpoint.
+    """The folder of a checkpoint. Asks no network.
 
     Args:
-        weights: path of a folder with `transformer/`, `vae/`, `scheduler/` … as released.
+        weights: path of a folder with `transformer/`, `vae/`, `scheduler/` … as released, or the id of a repository
+            that has been downloaded: `owner/name` on Hugging Face, `modelscope:owner/name` on ModelScope.
 
     Raises:
-        CheckpointNotFound: there is no such folder.
+        CheckpointNotFound: there is no such folder, or nothing of this id in the cache.
     """
     folder = Path(weights).expanduser()
     if not folder.is_dir():
+        if folder.is_file():
+            raise CheckpointNotFound(
+                f"'{weights}' is a file, a checkpoint is a folder",
+                "For one component of the model: --transformer-path FILE or --vae-path FILE.",
+            )
+        if (repo := repo_of(str(weights))) is not None:
+            if (found := cached(repo)) is not None:
+                return found
+            raise CheckpointNotFound(
+                f"'{weights}' is neither a folder here nor in the cache of downloads",
+                f"Download it: easyanimate models pull {repo}",
+            )
         raise CheckpointNotFound(
             f"there is no checkpoint folder '{weights}'",
             "Give the folder that holds transformer/, vae/, scheduler/, text_encoder/ and tokenizer/.",
@@ -66,26 +86,86 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
-    """The safetensors files of one component: the shards of an index, one file, or all that are there.
+    """The weight files of one component: the shards of an index, one file, or all safetensors that are there.
+
+    safetensors go before pickled files. A link may lead to another file of the folder or into the blobs of the hub's
+    cache, and nowhere else.
 
     Raises:
-        CheckpointNotFound: there is none, or a shard is missing.
-        UnsafeCheckpoint: the index points out of the folder.
+        CheckpointNotFound: there is none, a shard is missing, or a download is not finished.
+        UnsafeCheckpoint: an index or a link points out of the folder.
     """
-    for stem in _STEMS:
-        index = folder / f"{stem}.safetensors.index.json"
+    for stem, suffix in _NAMES:
+        index = folder / f"{stem}{suffix}.index.json"
         if index.is_file():
-            return _shards(index)
-        single = folder / f"{stem}.safetensors"
-        if single.is_file():
-            return (single,)
+            return _checked(folder, _shards(index))
+        single = folder / f"{stem}{suffix}"
+        if single.is_file() or single.is_symlink():
+            return _checked(folder, (single,))
     found = tuple(sorted(folder.glob("*.safetensors")))
-    if not found:
-        raise CheckpointNotFound(
-            f"'{folder}' holds no weights",
-            f"Expected {_STEMS[0]}.safetensors or {_STEMS[1]}.safetensors, in one file or in shards with an index.",
-        )
-    return found
+    if found:
+        return _checked(folder, found)
+    if started := next((path for path in sorted(folder.glob("*")) if path.suffix in _UNFINISHED), None):
+        raise _half(started)
+    raise CheckpointNotFound(
+        f"'{folder}' holds no weights",
+        f"Expected {_SAFE[0]}.safetensors or {_SAFE[1]}.safetensors, in one file or in shards with an index.",
+    )
+
+
+def component_files(path: Path, part: str) -> tuple[tuple[Path, ...], Path | None]:
+    """The weight files of a component that was given by itself, and its folder if it has a `config.json` there.
+
+    Args:
+        path: a weight file, a component's folder, or a whole checkpoint's folder.
+        part: the component's folder in a checkpoint, such as `"transformer"`.
+
+    Raises:
+        CheckpointNotFound: there is no such file or folder.
+        UnknownFormat: the file is neither safetensors nor pickled tensors.
+    """
+    if path.is_file():
+        if path.suffix not in PICKLED | {".safetensors"}:
+            raise UnknownFormat(
+                f"'{path}' is no file of weights", f"Known: .safetensors, {', '.join(sorted(PICKLED))}."
+            )
+        return _checked(path.parent, (path,), linked=True), None
+    if not path.is_dir():
+        raise CheckpointNotFound(f"there is no file or folder '{path}'", "Give a weight file, or its folder.")
+    folder = path / part if (path / part).is_dir() else path
+    return weight_files(folder), folder if (folder / "config.json").is_file() else None
+
+
+def _checked(folder: Path, files: tuple[Path, ...], *, linked: bool = False) -> tuple[Path, ...]:
+    """The files, if each is whole and where it says; `linked` allows the user's own link to a file."""
+    homes = [folder.resolve(), *_blobs(folder)]
+    for file in files:
+        if started := next((found for end in _UNFINISHED if (found := file.with_name(file.name + end)).exists()), None):
+            raise _half(started)
+        try:
+            real = file.resolve(strict=True)
+            # The hub's client may share blobs between repositories by links of its own.
+            first = (file.parent / file.readlink()).parent.resolve() if file.is_symlink() else real
+        except (OSError, RuntimeError):  # a loop is the one or the other, by the Python version
+            raise CheckpointNotFound(f"'{file}' is a link to nothing", "Was the download complete?") from None
+        if not linked and first not in _blobs(folder) and not any(real.is_relative_to(home) for home in homes):
+            raise UnsafeCheckpoint(
+                f"'{file}' is a link to '{real}', out of its folder",
+                "Move the file itself there, or name it: --transformer-path FILE, --vae-path FILE.",
+            )
+        if not real.is_file():
+            raise CheckpointNotFound(f"'{file}' is no file", "Was the download complete?")
+    return files
+
+
+def _blobs(folder: Path) -> list[Path]:
+    """Where the hub's cache keeps the files that `…/snapshots/<revision>/…` links to."""
+    snapshots = [parent for parent in folder.absolute().parents if parent.name == "snapshots"]
+    return [(parent.parent / "blobs").resolve() for parent in snapshots if (parent.parent / "blobs").is_dir()]
+
+
+def _half(started: Path) -> CheckpointNotFound:
+    return CheckpointNotFound(f"'{started}' is half a download", "Finish it: easyanimate models pull NAME.")
 
 
 def _shards(index: Path) -> tuple[Path, ...]:
@@ -96,7 +176,7 @@ def _shards(index: Path) -> tuple[Path, ...]:
     files = []
     for name in sorted({str(value) for value in weight_map.values()}):
         # Only plain names: an index from the internet must not make us read outside its folder.
-        if name != Path(name).name or "\\" in name or not name.endswith(".safetensors"):
+        if name != Path(name).name or "\\" in name or not name.endswith(index.name.split(".")[-3]):
             raise UnsafeCheckpoint(f"'{index}' names the file '{name}'", "Shards lie beside their index.")
         if not (index.parent / name).is_file():
             raise CheckpointNotFound(f"the shard '{name}' of '{index}' is missing", "Was the download complete?")

@@ -4,33 +4,24 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from importlib.metadata import version
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from easyanimate_core.cli.documents import assign, is_document, read_document
 from easyanimate_core.cli.flags import options_of, values_given
-from easyanimate_core.cli.interrupt import cancel_on_interrupt
-from easyanimate_core.cli.outputs import Destination, sidecar_of, write_json
+from easyanimate_core.cli.running import finished_lines, open_engine, run_shown
+from easyanimate_core.engine.outputs import Destination
 from easyanimate_core.errors import InvalidRequest
-from easyanimate_core.events import CancelToken, Event, EventBus, StageFinished
 from easyanimate_core.presets import find_preset
 from easyanimate_core.request import GenerationRequest
 from easyanimate_core.schema import export_schema, parse
 
 if TYPE_CHECKING:
-    from easyanimate_core.data import Video
+    from easyanimate_core.engine.files import Made
 
 __all__ = ["command"]
-
-_SIDECAR_VERSION: Final = 1
-_NAMED_IN_SIDECAR: Final = ("easyanimate-core", "torch", "diffusers", "transformers", "av")
 
 
 def _print_schema(ctx: click.Context, parameter: click.Parameter, wanted: bool) -> None:
@@ -53,8 +44,21 @@ def _print_schema(ctx: click.Context, parameter: click.Parameter, wanted: bool) 
 @click.option(
     "--sidecar/--no-sidecar",
     default=True,
-    help="Write PATH.json beside the video: the request with its seed, versions, timings. Default: write it.",
+    help="Write the manifest beside the video too, as PATH.json. Default: write it.",
 )
+@click.option(
+    "--manifest/--no-manifest",
+    default=True,
+    help="Write the manifest into the video: the request with its seed, weights, versions, timings. "
+    "Without it, nothing is told, beside the video neither. Default: write it.",
+)
+@click.option(
+    "--snapshot-every",
+    type=click.IntRange(1),
+    metavar="STEPS",
+    help="Keep the state of the run after this many steps, to go on from. Default: every 5 seconds.",
+)
+@click.option("--keep-latents", is_flag=True, help="Keep PATH.latents.safetensors, for easyanimate decode.")
 @click.option(
     "--set",
     "settings",
@@ -78,7 +82,7 @@ def _print_schema(ctx: click.Context, parameter: click.Parameter, wanted: bool) 
     "--json",
     "as_json",
     is_flag=True,
-    help="Print the sidecar of each video instead of its path, one JSON object a line.",
+    help="Print the path and the manifest of each video instead of its path alone, one JSON object a line.",
 )
 @click.option(
     "--schema",
@@ -93,6 +97,9 @@ def command(
     output: str | None,
     overwrite: bool,
     sidecar: bool,
+    manifest: bool,
+    keep_latents: bool,
+    snapshot_every: int | None,
     settings: tuple[str, ...],
     device: str | None,
     dtype: str | None,
@@ -103,33 +110,52 @@ def command(
     """Make a video from a prompt, or from a job file that holds the settings below.
 
     A sidecar written by an earlier run is a job file too. Flags override the file, --set overrides both.
-    Ctrl-C stops at the next step and leaves no partial file; a second one stops at once.
+    Ctrl-C stops at the next step and leaves no partial file; a second one stops at once. What was computed is kept:
+    easyanimate jobs resume goes on.
     """
     asked = _read_request(prompt, flags, settings)
-    preset = find_preset(asked.model)
-    request = preset.complete(asked)
-    frames = preset.limits.fit_frames(request.frames or preset.defaults.frames)
-    destination = Destination.of(output, count=request.batch, frames=frames, overwrite=overwrite)
-    destination.check()
+    request = find_preset(asked.model).complete(asked)
+    Destination.for_request(request, output, overwrite=overwrite).check()
     if dry_run:
         click.echo(_pretty(request.model_dump(mode="json")))
         return
-    made = _run(request, destination, sidecar=sidecar, device=device, dtype=dtype)
+    snapshots: dict[str, Any] = {}
+    if snapshot_every is not None:
+        snapshots = {"snapshot_every": snapshot_every, "snapshot_seconds": 0}
+    with open_engine() as engine:
+        job = engine.submit(
+            request,
+            output=output,
+            overwrite=overwrite,
+            sidecar=sidecar and manifest,
+            manifest=manifest,
+            keep_latents=keep_latents,
+            **snapshots,
+            device=device,
+            dtype=dtype,
+        )
+        made = run_shown(engine, job)
     if sys.stderr.isatty():
         click.echo(_summary(made), err=True)
-    for item in made:
-        click.echo(json.dumps(item, ensure_ascii=False) if as_json else item["file"])
+    for line in finished_lines(made, as_json=as_json):
+        click.echo(line)
 
 
 def _read_request(prompt: str | None, flags: dict[str, Any], settings: tuple[str, ...]) -> GenerationRequest:
     document: dict[str, Any] = {}
     if prompt is not None and is_document(prompt):
         document = read_document(prompt)
-        if "sidecar" in document:  # written by us: the request is one of its parts
+        if "manifest" in document:  # written by us: the request is one of its parts
             document = document.get("request", {})
     elif prompt is not None:
         document = {"prompt": prompt}
-    document = assign({**document, **values_given(GenerationRequest, flags)}, settings)
+    document = {**document, **values_given(GenerationRequest, flags)}
+    if document.get("sampler") is None and any(setting.startswith("sampler.") for setting in settings):
+        # An option of the sampler that the model uses anyway: nobody should have to name it first.
+        document["sampler"] = find_preset(
+            document.get("model", GenerationRequest.model_fields["model"].default)
+        ).defaults.sampler
+    document = assign(document, settings)
     if "prompt" not in document:
         raise InvalidRequest(
             "there is no prompt", 'Say what to show: easyanimate generate "a red circle moving right".'
@@ -137,88 +163,13 @@ def _read_request(prompt: str | None, flags: dict[str, Any], settings: tuple[str
     return parse(GenerationRequest, document, InvalidRequest)
 
 
-def _run(
-    request: GenerationRequest, destination: Destination, *, sidecar: bool, device: str | None, dtype: str | None
-) -> list[dict[str, Any]]:
-    """Load, generate, write; returns one sidecar document per video."""
-    with _watched() as watch:
-        with watch.events.span("start"):  # importing torch and transformers takes seconds
-            import easyanimate_core
-
-            pipe = easyanimate_core.load(
-                request.model,
-                weights=request.weights,
-                offload=request.offload,
-                storage=request.storage,
-                device=device,
-                dtype=dtype,
-            )
-        watch.cancel.check()
-        video = pipe(request, events=watch.events, cancel=watch.cancel)
-        watch.cancel.check()
-        made = []
-        for index, seed in enumerate(request.sample_seeds()):
-            sample = replace(
-                video,
-                frames=video.frames[index : index + 1],
-                notes={**video.notes, "sample": {"index": index, "seed": seed}},
-            )
-            with watch.events.span("save"):
-                path = sample.save(destination.place(index), overwrite=destination.overwrite)
-            document = _document(request, sample, path, watch)
-            if sidecar:
-                write_json(sidecar_of(path), document)
-            made.append(document)
-    return made
-
-
-@dataclass(slots=True)
-class _Watch:
-    """What the command knows about a run while it goes on."""
-
-    events: EventBus
-    cancel: CancelToken
-    began: float = field(default_factory=time.perf_counter)
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    def __call__(self, event: Event) -> None:
-        if isinstance(event, StageFinished):
-            self.seconds[event.stage] = round(self.seconds.get(event.stage, 0) + event.seconds, 3)
-
-    def elapsed(self) -> float:
-        return round(time.perf_counter() - self.began, 3)
-
-
-@contextmanager
-def _watched() -> Iterator[_Watch]:
-    """Progress on the terminal, timings for the sidecar, Ctrl-C as cancel."""
-    from easyanimate_core.cli.progress import RunProgress
-
-    with RunProgress() as progress:
-        watch = _Watch(EventBus(progress), CancelToken())
-        watch.events.subscribe(watch)
-        with cancel_on_interrupt(watch.cancel, lambda: progress.say("stopping; Ctrl-C again stops at once")):
-            yield watch
-
-
-def _document(request: GenerationRequest, video: Video, path: Path, watch: _Watch) -> dict[str, Any]:
-    """What the sidecar says: enough to make this video again, and how long it took."""
-    _, _, frames, height, width = video.frames.shape
-    said = {"request": request.model_dump(mode="json"), **video.notes}
-    return {
-        "sidecar": _SIDECAR_VERSION,
-        "file": str(path),
-        **said,
-        "video": {"frames": frames, "height": height, "width": width, "fps": video.fps},
-        "seconds": {**watch.seconds, "total": watch.elapsed()},
-        "versions": {name: version(name) for name in _NAMED_IN_SIDECAR},
-    }
-
-
-def _summary(made: list[dict[str, Any]]) -> str:
-    video, last = made[0]["video"], made[-1]
-    size = f"{video['frames']} frames of {video['height']}x{video['width']} px at {video['fps']:g} frames/s"
-    return f"{size}, seed {made[0]['sample']['seed']}, in {last['seconds']['total']:.1f} s"
+def _summary(made: Sequence[Made]) -> str:
+    first = made[0].manifest
+    if first is None:
+        return f"{len(made)} files"
+    video, seconds = first.video, first.seconds["total"]
+    size = f"{video.frames} frames of {video.height}x{video.width} px at {video.fps:g} frames/s"
+    return f"{size}, seed {first.seeds[0]}, in {seconds:.1f} s"
 
 
 def _pretty(document: Any) -> str:

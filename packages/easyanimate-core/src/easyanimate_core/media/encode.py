@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -16,9 +16,9 @@ from av.container import OutputContainer
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from easyanimate_core.errors import MediaError, UnsupportedCodec
+from easyanimate_core.media.seal import MP4_FLAGS
 
 __all__ = ["Encoder", "GifEncoder", "Mp4Encoder", "PngEncoder", "explained"]
 
@@ -61,14 +61,10 @@ class _Coded:
 
 
 class Mp4Encoder(_Coded):
-    """H.264 that browsers play: yuv420p, BT.709, index in front, free metadata keys."""
+    """H.264 that browsers play: yuv420p, BT.709, index in front."""
 
-    def __init__(
-        self, path: Path, height: int, width: int, rate: Fraction, metadata: Mapping[str, str], crf: float
-    ) -> None:
-        # use_metadata_tags: without it the mp4 muxer silently drops every key that it does not know.
-        container = av.open(str(path), "w", format="mp4", options={"movflags": "+faststart+use_metadata_tags"})
-        container.metadata.update(metadata)
+    def __init__(self, path: Path, height: int, width: int, rate: Fraction, crf: float) -> None:
+        container = av.open(str(path), "w", format="mp4", options={"movflags": MP4_FLAGS})
         super().__init__(container, "libx264", height + height % 2, width + width % 2, rate)
         self._stream.pix_fmt = "yuv420p"
         self._stream.options = {"crf": str(crf), "preset": "medium"}
@@ -106,19 +102,16 @@ class GifEncoder(_Coded):
 
 
 class PngEncoder:
-    """One frame; metadata as international text chunks (UTF-8)."""
+    """One frame."""
 
-    def __init__(self, path: Path, metadata: Mapping[str, str]) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._info = PngInfo()
-        for key, value in metadata.items():
-            self._info.add_itxt(key, value)
 
     def add(self, frame: NDArray[np.uint8], index: int) -> None:
         """Write the frame; a second one raises `MediaError`."""
         if index:
             raise MediaError("a .png holds 1 frame", "Use .mp4 or .gif, or ask for 1 frame.")
-        Image.fromarray(frame).save(self._path, format="png", pnginfo=self._info)
+        Image.fromarray(frame).save(self._path, format="png")
 
     def close(self, *, finish: bool) -> None:
         """Nothing is left to do."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from easyanimate_core.errors import MediaError
 
-__all__ = ["SUFFIXES", "check_writable", "claim_partial", "next_numbered", "publish"]
+__all__ = ["SUFFIXES", "check_writable", "claim_partial", "next_numbered", "partials", "publish"]
 
 SUFFIXES = (".mp4", ".gif", ".png")
 """What can be written; the suffix of a path decides."""
@@ -69,13 +69,17 @@ def next_numbered(folder: str | Path, suffix: str = ".mp4") -> Path:
     return folder / f"{max(used, default=0) + 1:08d}{suffix}"
 
 
-def claim_partial(path: Path) -> Path:
+def claim_partial(path: Path, tag: str = "") -> Path:
     """Make the parent folders of `path` and an empty hidden file beside it, to be published later.
+
+    Args:
+        path: what it will become.
+        tag: a word by which `partials` finds it after a crash.
 
     Raises:
         MediaError: the folder cannot be made or written to.
     """
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.{os.urandom(4).hex()}.partial{path.suffix}")
+    partial = path.with_name(f".{path.stem}.{tag or os.getpid()}.{os.urandom(4).hex()}.partial{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Not tempfile: its files are private (0600), and the finished video should follow the umask.
@@ -85,11 +89,16 @@ def claim_partial(path: Path) -> Path:
     return partial
 
 
+def partials(folder: Path, tag: str) -> list[Path]:
+    """Unfinished files with this tag in a folder: what a killed run left."""
+    return sorted(folder.glob(f".*.{tag}.*.partial*")) if folder.is_dir() else []
+
+
 def publish(partial: Path, path: Path, *, overwrite: bool = False) -> None:
     """Give a finished file its name in one step; `partial` is gone afterwards.
 
     Raises:
-        MediaError: `path` exists by now and may not be overwritten. `partial` is removed all the same.
+        MediaError: `path` exists by now and may not be overwritten, or the folder refuses; `partial` stays.
     """
     try:
         if overwrite:
@@ -107,8 +116,7 @@ def publish(partial: Path, path: Path, *, overwrite: bool = False) -> None:
         raise _exists(path) from error
     except OSError as error:
         raise MediaError(f"cannot write '{path}': {error.strerror}", "Choose another place.") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    partial.unlink(missing_ok=True)
 
 
 def _exists(path: Path) -> MediaError:

@@ -6,9 +6,11 @@ hidden name beside its place and renamed when it is whole: an error, a cancel or
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -20,16 +22,50 @@ from numpy.typing import NDArray
 from easyanimate_core.errors import MediaError
 from easyanimate_core.media.encode import Encoder, GifEncoder, Mp4Encoder, PngEncoder, explained
 from easyanimate_core.media.paths import check_writable, claim_partial, next_numbered, publish
+from easyanimate_core.media.read import read_metadata
+from easyanimate_core.media.seal import seal, stored_digest
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from easyanimate_core.data import Video
 
-__all__ = ["NOTES_KEY", "VideoWriter", "check_writable", "next_numbered", "to_uint8", "write_video"]
+__all__ = [
+    "NOTES_KEY",
+    "Metadata",
+    "VideoWriter",
+    "Written",
+    "check_writable",
+    "next_numbered",
+    "to_uint8",
+    "write_video",
+]
 
 NOTES_KEY = "easyanimate"
 """Metadata key under which `write_video` keeps a video's notes, as JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a finished file holds.
+
+    Attributes:
+        frames: how many.
+        height: of the frames as they were given, in pixels.
+        width: of the frames as they were given, in pixels.
+        frames_sha256: of all frames as they were given, `(F, H, W, 3)` uint8.
+        stored_sha256: of the pictures as the file holds them; see `seal.stored_digest`.
+    """
+
+    frames: int
+    height: int
+    width: int
+    frames_sha256: str
+    stored_sha256: str
+
+
+Metadata = Mapping[str, str] | Callable[[Written], Mapping[str, str]]
+"""Text by key, or what makes it when all frames are written."""
 
 
 def write_video(video: Video, path: str | Path, *, overwrite: bool = False, crf: float = 14) -> Path:
@@ -42,7 +78,7 @@ def write_video(video: Video, path: str | Path, *, overwrite: bool = False, crf:
         crf: H.264 quality of an mp4, from 0 (lossless) to 51; lower is better.
 
     Returns:
-        The path. Its metadata hold the video's notes as JSON under `NOTES_KEY` (not in a gif).
+        The path. Its metadata hold the video's notes as JSON under `NOTES_KEY`.
 
     Raises:
         MediaError: unknown suffix, existing file, folder not writable, several frames for a `.png`, or
@@ -85,15 +121,15 @@ class VideoWriter:
 
     On a clean exit the file appears under its name, whole; on any exception nothing remains.
 
-    - `.mp4`: H.264, yuv420p, BT.709, index in front (`faststart`), metadata readable by
-      `read.read_metadata`. yuv420p needs even sides: an odd side is *padded* by repeating its last row or
-      column, so that no pixel is lost.
+    - `.mp4`: H.264, yuv420p, BT.709, index in front (`faststart`). yuv420p needs even sides: an odd side is
+      *padded* by repeating its last row or column, so that no pixel is lost.
     - `.gif`: one palette of 256 colours per frame; frame times are rounded to 1/100 s without drifting.
-      No metadata.
-    - `.png`: one frame, metadata as text chunks.
+    - `.png`: one frame.
+
+    Metadata are written last, read back with `read.read_metadata` and compared, before the file appears.
 
     Attributes:
-        path: where the file will be.
+        path: where the file will be; with `numbered`, where it is once it is there.
         frames: how many frames were written so far.
     """
 
@@ -102,9 +138,12 @@ class VideoWriter:
         path: str | Path,
         *,
         fps: float,
-        metadata: Mapping[str, str] | None = None,
+        metadata: Metadata | None = None,
         overwrite: bool = False,
         crf: float = 14,
+        numbered: bool = False,
+        tag: str = "",
+        before_publish: Callable[[Path, Path], None] | None = None,
     ) -> None:
         """Check the path; nothing is created before `with`.
 
@@ -114,6 +153,9 @@ class VideoWriter:
             metadata: text by key, kept in the file.
             overwrite: replace an existing file.
             crf: H.264 quality, 0 (lossless) … 51.
+            numbered: when somebody takes the path meanwhile, take the next free number of its folder.
+            tag: a word in the name of the unfinished file; see `paths.partials`.
+            before_publish: called with the finished, still hidden file and the name that it gets next.
 
         Raises:
             MediaError: the path cannot be written, or `fps` or `crf` is out of range.
@@ -126,7 +168,9 @@ class VideoWriter:
         self.path = check_writable(path, overwrite)
         self.frames = 0
         self._rate = Fraction(fps).limit_denominator(1001)  # 1001: exact for 23.976 and 29.97
-        self._metadata = dict(metadata or {})
+        self._metadata = metadata or {}
+        self._numbered, self._tag, self._before_publish = numbered, tag, before_publish
+        self._digest = hashlib.sha256()
         self._overwrite = overwrite
         self._crf = crf
         self._size: tuple[int, int] | None = None
@@ -135,7 +179,7 @@ class VideoWriter:
 
     def __enter__(self) -> VideoWriter:
         """Make the folder and the hidden partial file."""
-        self._partial = claim_partial(self.path)
+        self._partial = claim_partial(self.path, self._tag)
         return self
 
     def write(self, chunk: NDArray[Any] | Tensor) -> None:
@@ -160,8 +204,9 @@ class VideoWriter:
         with explained(self.path):
             if self._encoder is None:
                 self._encoder = self._open(*size)
-            for frame in frames:
-                self._encoder.add(np.ascontiguousarray(frame), self.frames)
+            for frame in np.ascontiguousarray(frames):
+                self._digest.update(frame)
+                self._encoder.add(frame, self.frames)
                 self.frames += 1
 
     def __exit__(
@@ -180,16 +225,44 @@ class VideoWriter:
                 with suppress(MediaError) if kind else nullcontext(), explained(self.path):
                     encoder.close(finish=kind is None)
             if kind is None:
-                publish(partial, self.path, overwrite=self._overwrite)
+                self._seal(partial)
+                self._publish(partial)
         finally:
             partial.unlink(missing_ok=True)
+
+    def _seal(self, partial: Path) -> None:
+        """Put the metadata into the finished file, and see whether they are there."""
+        if not self._metadata:
+            return
+        with explained(self.path):
+            wanted = self._metadata(self._written(partial)) if callable(self._metadata) else self._metadata
+            if wanted:
+                seal(partial, wanted)
+        there = read_metadata(partial) if wanted else {}
+        if lost := [key for key, text in wanted.items() if there.get(key) != text]:
+            raise MediaError(f"'{self.path}' did not keep the metadata '{lost[0]}'", "Write another kind of file.")
+
+    def _written(self, partial: Path) -> Written:
+        assert self._size is not None
+        return Written(self.frames, *self._size, self._digest.hexdigest(), stored_digest(partial))
+
+    def _publish(self, partial: Path) -> None:
+        while True:
+            if self._before_publish is not None:
+                self._before_publish(partial, self.path)
+            try:
+                return publish(partial, self.path, overwrite=self._overwrite)
+            except MediaError:
+                if not (self._numbered and self.path.exists()):
+                    raise
+            self.path = next_numbered(self.path.parent, self.path.suffix)
 
     def _open(self, height: int, width: int) -> Encoder:
         assert self._partial is not None
         match self.path.suffix.lower():
             case ".png":
-                return PngEncoder(self._partial, self._metadata)
+                return PngEncoder(self._partial)
             case ".gif":
                 return GifEncoder(self._partial, height, width, self._rate)
             case _:
-                return Mp4Encoder(self._partial, height, width, self._rate, self._metadata, self._crf)
+                return Mp4Encoder(self._partial, height, width, self._rate, self._crf)

@@ -10,13 +10,14 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from easyanimate_core.pipeline.pipeline import Pipeline, default_plan, load, run
+    from easyanimate_core.pipeline.pipeline import Pipeline, default_plan, load
     from easyanimate_core.pipeline.plan import Plan
+    from easyanimate_core.pipeline.walk import run
 
 __all__ = ["Pipeline", "Plan", "default_plan", "load", "run"]
 
 _HOMES: Final = MappingProxyType(
-    {"Pipeline": "pipeline", "Plan": "plan", "default_plan": "pipeline", "load": "pipeline", "run": "pipeline"}
+    {"Pipeline": "pipeline", "Plan": "plan", "default_plan": "pipeline", "load": "pipeline", "run": "walk"}
 )
 
 

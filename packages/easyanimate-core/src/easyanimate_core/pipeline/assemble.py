@@ -9,7 +9,8 @@ from typing import Any, Final, TypeVar
 
 import torch
 
-from easyanimate_core.checkpoints.source import component_folder, resolve
+from easyanimate_core.checkpoints.hub import Repo, cached
+from easyanimate_core.checkpoints.source import component_files, component_folder, resolve
 from easyanimate_core.data import Inlet
 from easyanimate_core.errors import CheckpointMismatch, CheckpointNotFound, InvalidRequest
 from easyanimate_core.events import SILENT, CancelToken, EventBus, StageProgress
@@ -27,7 +28,7 @@ from easyanimate_core.presets import Preset
 from easyanimate_core.schema import Choice
 from easyanimate_core.slots import SAMPLERS
 
-__all__ = ["Assembly", "locate", "pick_device", "pick_dtype"]
+__all__ = ["Assembly", "locate", "pick_device", "pick_dtype", "repos_of"]
 
 T = TypeVar("T")
 
@@ -45,6 +46,8 @@ class Assembly:
         storage: in which type they will be kept.
         device: where to compute.
         dtype: of weights and latents.
+        transformer_path: file or folder of another denoiser.
+        vae_path: file or folder of another VAE.
     """
 
     preset: Preset
@@ -53,13 +56,19 @@ class Assembly:
     storage: Choice[Any]
     device: torch.device
     dtype: torch.dtype
+    transformer_path: Path | None = None
+    vae_path: Path | None = None
 
     def check(self) -> None:
         """Prove that the folder has everything that the preset names; reads nothing large.
 
         Raises:
             CheckpointNotFound: a component is missing.
+            UnsafeCheckpoint: a link or an index of another component leads out of its folder.
         """
+        for path, part in ((self.transformer_path, "transformer"), (self.vae_path, "vae")):
+            if path is not None:
+                component_files(path, part)
         text = [name for pair in self._text_folders() for name in pair]
         component_folder(self.folder, "transformer", "vae", "scheduler", *text)
 
@@ -79,8 +88,8 @@ class Assembly:
             return module
 
         text = tuple(kept("text", encoder) for encoder in self._text_encoders())
-        denoiser = kept("denoiser", self._denoiser())
-        vae = kept("vae", self._vae())
+        denoiser = kept("denoiser", self._denoiser(events))
+        vae = kept("vae", self.vae(events))
         toolbox = Toolbox(
             text_encoders=text,
             denoiser=denoiser,
@@ -116,16 +125,23 @@ class Assembly:
             length = self.preset.text_length
             yield build_text_encoder(name, weights, tokenizer, max_length=length, dtype=self.dtype)
 
-    def _denoiser(self) -> Denoiser:
-        denoiser = build_denoiser(self.preset.components.denoiser, self.folder / "transformer", dtype=self.dtype)
+    def _denoiser(self, events: EventBus) -> Denoiser:
+        name, folder = self.preset.components.denoiser, self.folder / "transformer"
+        denoiser = build_denoiser(name, folder, dtype=self.dtype, path=self.transformer_path, events=events)
         if isinstance(denoiser, DeclaresInlets):
             denoiser.declare(self.preset.inlets)
         elif (own := _names(denoiser.inlets)) != (wanted := _names(self.preset.inlets)):
             raise CheckpointMismatch(f"the denoiser has the inlets '{own}', the preset says '{wanted}'")
         return denoiser
 
-    def _vae(self) -> VideoVAE:
-        vae = build_vae(self.preset.components.vae, self.folder / "vae", dtype=self.dtype)
+    def vae(self, events: EventBus = SILENT) -> VideoVAE:
+        """The VAE by itself, on the CPU: all that decoding needs.
+
+        Raises:
+            CheckpointError: something does not fit.
+        """
+        name, folder = self.preset.components.vae, self.folder / "vae"
+        vae = build_vae(name, folder, dtype=self.dtype, path=self.vae_path, events=events)
         if self.preset.latent_channels not in (None, vae.compression.channels):
             raise CheckpointMismatch(
                 f"the VAE in '{self.folder}' has {vae.compression.channels} latent channels, "
@@ -141,7 +157,9 @@ def _names(inlets: tuple[Inlet, ...]) -> str:
 
 
 def locate(preset: Preset, weights: str | Path | None) -> Path:
-    """The checkpoint's folder: where the user says, else inside the package that brings it.
+    """The checkpoint's folder: where the user says, inside the package that brings it, or in a cache of downloads.
+
+    Asks no network.
 
     Raises:
         CheckpointNotFound: it is nowhere.
@@ -150,11 +168,22 @@ def locate(preset: Preset, weights: str | Path | None) -> Path:
         return resolve(weights)
     if (bundled := preset.bundled_path()) is not None:
         return bundled
+    for repo in repos_of(preset):
+        if (found := cached(repo)) is not None:
+            return found
     where = preset.huggingface or preset.modelscope
     raise CheckpointNotFound(
         f"the model '{preset.name}' needs its weights ({preset.disk_gb:g} GB)",
-        f"Download it from '{where or 'its author'}' and give its folder: weights=FOLDER, or --weights FOLDER.",
+        f"Download it from '{where}': easyanimate models pull {preset.name}"
+        if where
+        else "Give its folder: weights=FOLDER, or --weights FOLDER.",
     )
+
+
+def repos_of(preset: Preset) -> tuple[Repo, ...]:
+    """Where a model can be downloaded, Hugging Face first."""
+    hubs = (("huggingface", preset.huggingface), ("modelscope", preset.modelscope))
+    return tuple(Repo(hub, name) for hub, name in hubs if name)
 
 
 def pick_device(wanted: str | torch.device | None = None) -> torch.device:

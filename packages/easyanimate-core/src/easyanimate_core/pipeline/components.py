@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, TypeVar, cast
@@ -11,9 +12,13 @@ from typing import Any, Final, TypeVar, cast
 import torch
 from torch import nn
 
-from easyanimate_core.checkpoints.load import load_into
-from easyanimate_core.checkpoints.source import read_json, weight_files
+from easyanimate_core.checkpoints.archive import Archive
+from easyanimate_core.checkpoints.detect import recognise
+from easyanimate_core.checkpoints.keymap import KeyMap
+from easyanimate_core.checkpoints.load import fill, load_into
+from easyanimate_core.checkpoints.source import component_files, read_json, weight_files
 from easyanimate_core.errors import CheckpointMismatch, EasyAnimateError
+from easyanimate_core.events import SILENT, EventBus, Notice
 from easyanimate_core.interfaces import Denoiser, Sampler, TextEncoder, VideoVAE
 from easyanimate_core.plugins import active
 from easyanimate_core.registry import Slot
@@ -21,7 +26,7 @@ from easyanimate_core.schema import Choice
 from easyanimate_core.slots import DENOISERS, SAMPLERS, TEXT_ENCODERS, VAES
 from easyanimate_core.validation import did_you_mean
 
-__all__ = ["build_denoiser", "build_sampler", "build_text_encoder", "build_vae"]
+__all__ = ["build_denoiser", "build_sampler", "build_text_encoder", "build_vae", "skeleton"]
 
 T = TypeVar("T")
 
@@ -51,27 +56,45 @@ def build_text_encoder(
         CheckpointError: config, tokenizer or weights do not fit.
     """
     config = read_json(weights / "config.json")
-    return _filled(TEXT_ENCODERS, name, weights, dtype, lambda make: make(config, tokenizer, max_length=max_length))
+    with torch.device("meta"):
+        encoder = active().registries[TEXT_ENCODERS].load(name)(config, tokenizer, max_length=max_length)
+    module = cast("nn.Module", encoder)
+    load_into(module, weight_files(weights), keymap=getattr(encoder, "keymap", None), dtype=dtype)
+    module.eval()
+    return encoder
 
 
-def build_denoiser(name: str, folder: Path, *, dtype: torch.dtype) -> Denoiser:
+def build_denoiser(
+    name: str, folder: Path, *, dtype: torch.dtype, path: Path | None = None, events: EventBus = SILENT
+) -> Denoiser:
     """A denoiser of the slot `denoisers`, from the checkpoint's `transformer/` folder.
 
-    Its factory is called with the entries of `config.json` as keywords.
+    Its factory is called with the entries of `config.json` as keywords. The format of the weights is found among the
+    registered ones, unless the component has a method `keymap(name)` of its own.
+
+    Args:
+        name: registered name.
+        folder: the checkpoint's `transformer/`.
+        dtype: of the weights in memory.
+        path: other weights than the folder's: a file, a component's folder, or another checkpoint's folder, whose
+            `config.json` counts if it has one.
+        events: hears, in a `Notice`, what other weights were read.
 
     Raises:
         CheckpointError: config or weights do not fit.
     """
-    return _from_config(DENOISERS, name, folder, dtype)
+    return _from_config(DENOISERS, name, _Source("denoiser", folder, path), dtype, events)
 
 
-def build_vae(name: str, folder: Path, *, dtype: torch.dtype) -> VideoVAE:
-    """A VAE of the slot `vaes`, from the checkpoint's `vae/` folder; its factory is called as a denoiser's.
+def build_vae(
+    name: str, folder: Path, *, dtype: torch.dtype, path: Path | None = None, events: EventBus = SILENT
+) -> VideoVAE:
+    """A VAE of the slot `vaes`, from the checkpoint's `vae/` folder; all else as of a denoiser.
 
     Raises:
         CheckpointError: config or weights do not fit.
     """
-    return _from_config(VAES, name, folder, dtype)
+    return _from_config(VAES, name, _Source("vae", folder, path), dtype, events)
 
 
 def build_sampler(choice: Choice[Sampler], folder: Path | None) -> Sampler:
@@ -99,30 +122,60 @@ def build_sampler(choice: Choice[Sampler], folder: Path | None) -> Sampler:
     return registry.create(choice.qualified, {**stored, **choice.given})
 
 
-def _from_config(slot: Slot[T], name: str, folder: Path, dtype: torch.dtype) -> T:
-    path = folder / "config.json"
-    idle = _IDLE.get(slot.name, frozenset())
-    config = {key: value for key, value in _public(read_json(path)).items() if key not in idle}
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Where a component's weights are: in the checkpoint's folder, or in what the user gave instead."""
 
-    def build(make: Callable[..., T]) -> T:
-        _check_keys(make, config, path)
-        try:
-            return make(**config)
-        except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
-            raise CheckpointMismatch(f"'{path}' does not describe a '{name}': {error}", "Fetch it again.") from error
+    role: str
+    folder: Path
+    path: Path | None = None
 
-    return _filled(slot, name, folder, dtype, build)
+    def place(self) -> tuple[tuple[Path, ...], Path]:
+        """The weight files, and the config that belongs to them."""
+        if self.path is None:
+            return weight_files(self.folder), self.folder / "config.json"
+        files, own = component_files(self.path, self.folder.name)
+        return files, (own or self.folder) / "config.json"
 
 
-def _filled(slot: Slot[T], name: str, folder: Path, dtype: torch.dtype, build: Callable[[Callable[..., T]], T]) -> T:
-    """Build without memory, then read weights straight into place."""
+def _from_config(slot: Slot[T], name: str, source: _Source, dtype: torch.dtype, events: EventBus) -> T:
+    files, path = source.place()
     factory = active().registries[slot].load(name)
-    with torch.device("meta"):
-        component = build(factory)
-    module = cast("nn.Module", component)
-    load_into(module, weight_files(folder), keymap=getattr(component, "keymap", None), dtype=dtype)
-    module.eval()
+    with Archive(files, config=_public(read_json(path)), role=source.role) as archive:
+        brings_map = hasattr(factory, "keymap")
+        layout = None if brings_map else recognise(archive.header)
+        config = dict(archive.header.config or {}) if layout is None else layout.config()
+        component = skeleton(slot, name, config, path)
+        keymap = KeyMap.of(cast("Any", component).keymap, archive.header.tensors) if layout is None else layout.keymap()
+        report = fill(cast("nn.Module", component), archive, keymap, dtype=dtype)
+    if source.path is not None:
+        known = f", layout '{layout.name}'" if layout is not None else ""
+        events.emit(Notice(f"the {source.role} is from '{source.path}' ({report}{known})"))
+    cast("nn.Module", component).eval()
     return component
+
+
+def skeleton(slot: Slot[T], name: str, config: Mapping[str, Any], path: Path) -> T:
+    """A component on the meta device: built from its config, without weights.
+
+    Args:
+        slot: where it is registered.
+        name: registered name.
+        config: its settings, translated to ours.
+        path: of the `config.json`, for messages.
+
+    Raises:
+        CheckpointMismatch: the config does not describe it.
+    """
+    factory: Callable[..., T] = active().registries[slot].load(name)
+    idle = _IDLE.get(slot.name, frozenset())
+    settings = {key: value for key, value in config.items() if key not in idle}
+    _check_keys(factory, settings, path)
+    try:
+        with torch.device("meta"):
+            return factory(**settings)
+    except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
+        raise CheckpointMismatch(f"'{path}' does not describe a '{name}': {error}", "Fetch it again.") from error
 
 
 def _public(config: Mapping[str, Any]) -> dict[str, Any]:

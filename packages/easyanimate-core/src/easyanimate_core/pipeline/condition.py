@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from easyanimate_core.errors import IncompatibleConditions
+from easyanimate_core.interfaces import GivesOrigin
+
 if TYPE_CHECKING:
     from easyanimate_core.data import State
     from easyanimate_core.interfaces import Toolbox
@@ -16,13 +19,27 @@ class ConditionInlets:
 
     name = "condition"
     needs: frozenset[str] = frozenset()
+    # `origin` comes along when a conditioner has one; only `conditions` is always there afterwards.
     gives = frozenset({"conditions"})
     uses: tuple[str, ...] = ("vae",)
 
     def __call__(self, state: State, toolbox: Toolbox) -> State:
-        """Adds what every conditioner makes to `conditions`."""
-        made = list(state.conditions)
+        """Adds what every conditioner makes to `conditions`, and fills `origin` when one of them gives it.
+
+        Raises:
+            IncompatibleConditions: two conditions say what sampling starts from.
+        """
+        made, origin = list(state.conditions), state.origin
         for choice in state.request.conditions:
             toolbox.cancel.check()
-            made += choice.create().encode(state, toolbox)
-        return state.with_(conditions=tuple(made))
+            conditioner = choice.create()
+            made += conditioner.encode(state, toolbox)
+            if not isinstance(conditioner, GivesOrigin) or (given := conditioner.origin(state, toolbox)) is None:
+                continue
+            if origin is not None:
+                raise IncompatibleConditions(
+                    f"'{choice.name}' says what sampling starts from, and so does another condition",
+                    "Give one of them.",
+                )
+            origin = given
+        return state.with_(conditions=tuple(made), origin=origin)

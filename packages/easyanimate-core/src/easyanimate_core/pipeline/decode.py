@@ -12,11 +12,14 @@ from easyanimate_core.events import StageProgress
 from easyanimate_core.pipeline.settled import Settled
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import Tensor
 
-    from easyanimate_core.interfaces import Toolbox
+    from easyanimate_core.events import CancelToken, EventBus
+    from easyanimate_core.interfaces import Toolbox, VideoVAE
 
-__all__ = ["Decode", "to_unit_range"]
+__all__ = ["Decode", "decoded", "to_unit_range"]
 
 
 class Decode:
@@ -36,13 +39,26 @@ class Decode:
         """
         if state.latents is None:
             raise InvalidPlan("there are no latents to decode", "Let the stages 'noise' and 'denoise' run before.")
-        chunks, done = [], 0
-        for chunk in toolbox.vae.decode_stream(state.latents):
-            toolbox.cancel.check()
-            chunks.append(to_unit_range(chunk))
-            done += chunk.shape[2]
-            toolbox.events.emit(StageProgress(self.name, done, state.geometry.frames, "frames"))
-        return state.with_(video=Video(torch.cat(chunks, dim=2), Settled.of(state.request).fps))
+        chunks = decoded(toolbox.vae, state.latents, state.geometry.frames, toolbox.events, toolbox.cancel)
+        return state.with_(video=Video(torch.cat(list(chunks), dim=2), Settled.of(state.request).fps))
+
+
+def decoded(vae: VideoVAE, latents: Tensor, total: int, events: EventBus, cancel: CancelToken) -> Iterator[Tensor]:
+    """Runs of frames `(B, 3, F', H, W)` in 0…1 on the CPU, while they are decoded.
+
+    Args:
+        vae: decodes, on the device of its weights.
+        latents: `(B, C, f, h, w)` there too.
+        total: frames that there will be.
+        events: hears of every run.
+        cancel: checked after every run.
+    """
+    done = 0
+    for chunk in vae.decode_stream(latents):
+        cancel.check()
+        yield to_unit_range(chunk)
+        done += chunk.shape[2]
+        events.emit(StageProgress(Decode.name, done, total, "frames"))
 
 
 def to_unit_range(pixels: Tensor) -> Tensor:

@@ -13,6 +13,8 @@ from easyanimate_core.errors import InvalidPlan
 from easyanimate_core.events import Step
 from easyanimate_core.pipeline.decode import to_unit_range
 from easyanimate_core.pipeline.guidance import combine, guide
+from easyanimate_core.pipeline.origin import begin, blend
+from easyanimate_core.pipeline.resuming import keep_step, last_step
 from easyanimate_core.pipeline.settled import Settled
 
 if TYPE_CHECKING:
@@ -33,10 +35,10 @@ class Denoise:
     """Runs the sampler over the denoiser.
 
     With a guidance scale above 1 every step runs both halves as one batch, the unguided one first; at 1 the
-    unguided half is not run at all.
+    unguided half is not run at all. Where the toolbox keeps snapshots, a run goes on after its last kept step.
 
     Args:
-        on_step: sees the latents after every step; for tests and snapshots.
+        on_step: sees the latents after every step; for tests.
     """
 
     name = "denoise"
@@ -52,7 +54,7 @@ class Denoise:
 
         Raises:
             InvalidPlan: guidance is on and there is no negative embedding, or latents are missing.
-            Cancelled: someone asked to stop; checked before every step.
+            Cancelled: someone asked to stop; checked before every step, and by `run` before every block.
         """
         settled, sampler = Settled.of(state.request), toolbox.sampler
         guided = settled.guided
@@ -62,12 +64,14 @@ class Denoise:
                 "Let the stages 'noise' and 'encode_text' run, or put both embeddings into the state.",
             )
         text = combine(state.negative_text, state.text) if guided else state.text
-        schedule = sampler.schedule(settled.steps)
+        origin = state.origin
+        schedule = sampler.schedule(settled.steps, strength=1.0 if origin is None else origin.strength)
         # Later draws of a stochastic sampler must not repeat the noise that the run starts from.
         generator = torch.Generator("cpu").manual_seed(settled.seeds[0] ^ _LATER_DRAWS)
-        latents = sampler.begin(state.latents)
+        latents = begin(sampler, state.latents, origin)
         total = len(schedule)
-        for index in range(total):
+        done, latents = last_step(self.name, toolbox, latents, generator, total)
+        for index in range(done, total):
             toolbox.cancel.check()
             inputs = sampler.scale_input(latents, index)
             progress = index / max(total - 1, 1)
@@ -76,8 +80,10 @@ class Denoise:
                 prediction = guide(prediction, settled.guidance, rescaled=state.request.guidance_rescale)
             # Between steps latents live in the loop's dtype, as they did when released models were tuned.
             latents = sampler.step(prediction, index, latents, generator=generator).to(toolbox.dtype)
+            latents = blend(sampler, latents, state.latents, origin, index + 1)
             if self.on_step is not None:
                 self.on_step(index, latents)
+            keep_step(self.name, toolbox, latents, generator, index + 1, total)
             toolbox.events.emit(Step(index, total, self.name, preview=partial(_preview, toolbox, latents)))
         return state.with_(latents=latents)
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-
+from easyanimate_core.conditioning.draws import draw_noise
 from easyanimate_core.pipeline.settled import Settled
 
 if TYPE_CHECKING:
@@ -28,7 +27,6 @@ class DrawNoise:
 
     def __call__(self, state: State, toolbox: Toolbox) -> State:
         """Fills `latents`, `(B, C, f, h, w)` in the loop's dtype."""
-        _, *shape = toolbox.vae.compression.latent_shape(state.geometry)
-        generators = [torch.Generator("cpu").manual_seed(seed) for seed in Settled.of(state.request).seeds]
-        samples = [torch.randn(shape, generator=generator, dtype=toolbox.dtype) for generator in generators]
-        return state.with_(latents=torch.stack(samples).to(toolbox.device))
+        Settled.of(state.request)  # says what is open, if anything is
+        noise, _ = draw_noise(state, toolbox)
+        return state.with_(latents=noise.to(toolbox.device))

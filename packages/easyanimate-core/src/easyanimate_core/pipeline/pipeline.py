@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from easyanimate_core.data import Geometry, State, Video
-from easyanimate_core.errors import IncompatibleConditions, InvalidPlan, InvalidRequest, OutOfMemory
-from easyanimate_core.events import SILENT, CancelToken, EventBus, Notice
-from easyanimate_core.interfaces import Compression, OffloadStrategy, Stage, Toolbox
+from easyanimate_core.data import State, Video
+from easyanimate_core.errors import InvalidPlan, InvalidRequest
+from easyanimate_core.events import SILENT, CancelToken, EventBus
+from easyanimate_core.interfaces import KeepsNothing, OffloadStrategy, Snapshots, Stage, Toolbox
 from easyanimate_core.pipeline.assemble import Assembly, locate, pick_device, pick_dtype
+from easyanimate_core.pipeline.fit import check_conditions, fitted, sized
+from easyanimate_core.pipeline.given_text import GivenText, given_text, in_place_of_prompts
+from easyanimate_core.pipeline.long_video import check_segments, fold
+from easyanimate_core.pipeline.loras import PipelineLoras, with_loaded
 from easyanimate_core.pipeline.options import UpscaleOptions
 from easyanimate_core.pipeline.plan import Plan
+from easyanimate_core.pipeline.walk import run
 from easyanimate_core.plugins import active
 from easyanimate_core.presets import Preset, find_preset
 from easyanimate_core.registry import Registry
-from easyanimate_core.request import GenerationRequest, Size
+from easyanimate_core.request import GenerationRequest, Lora
 from easyanimate_core.schema import Choice, parse
-from easyanimate_core.slots import CONDITIONERS, OFFLOAD, STAGES, STORAGE
+from easyanimate_core.slots import OFFLOAD, STAGES, STORAGE
 
-__all__ = ["Pipeline", "default_plan", "load", "run"]
+__all__ = ["Pipeline", "default_plan", "load"]
 
 _DEFAULT = ("encode_text", "condition", "noise", "denoise", "decode")
 
@@ -45,16 +50,21 @@ class Pipeline:
         assembly: which weights, and where they go.
     """
 
-    def __init__(self, assembly: Assembly) -> None:
+    def __init__(self, assembly: Assembly, *, loras: Sequence[Lora] = ()) -> None:
         self.preset: Preset = assembly.preset
         self.assembly = assembly
         self._toolbox: Toolbox | None = None
+        self._always = tuple(loras)
+        self._loras = PipelineLoras()
+        self._loras.check(self._always)
         self._lock = threading.RLock()
 
     def __call__(
         self,
         request: GenerationRequest | None = None,
         *,
+        text: GivenText | None = None,
+        negative_text: GivenText | None = None,
         events: EventBus = SILENT,
         cancel: CancelToken | None = None,
         **settings: Any,
@@ -63,6 +73,8 @@ class Pipeline:
 
         Args:
             request: what to make; or leave it out and give its fields as keywords.
+            text: embeddings instead of prompts: one for each text encoder, with a sample for each prompt.
+            negative_text: the same for the unguided half; needed with `text` unless guidance is 1.
             events: hears what happens.
             cancel: stops the run at its next check.
             settings: fields of `GenerationRequest`: `prompt`, `frames`, `size`, `seed`…
@@ -75,22 +87,57 @@ class Pipeline:
             CheckpointError: the weights do not fit.
             ExecutionError: running failed, or was cancelled.
         """
+        if text is not None and request is None:
+            settings = {"prompt": in_place_of_prompts(text, settings), **settings}
         asked = self.complete(request, **settings)
-        events = active().wire(events)
         plan = self.plan(asked)
-        with self._lock:
-            loaded = self.prepare(events, cancel)
-            assert asked.sampler is not None  # complete() decided
-            toolbox = replace(
-                loaded, sampler=self.assembly.sampler(asked.sampler), events=events, cancel=cancel or CancelToken()
-            )
-            geometry = _fitted(asked, self.preset, toolbox.vae.compression, events)
-            state = run(plan, State(asked, geometry), toolbox)
+        device, dtype = self.assembly.device, self.assembly.dtype
+        given = given_text(text, negative_text, asked, device=device, dtype=dtype)
+        state = self.walk(asked, plan, events=active().wire(events), cancel=cancel, **given)
         if state.video is None:
             raise InvalidPlan(f"the plan made no video (plan: {plan})", "Keep a stage that gives 'video'.")
         told = {"request": asked.model_dump(mode="json"), "seeds": list(asked.sample_seeds())}
         notes = {**state.video.notes, **state.notes, **told}
         return replace(state.video, notes=notes)
+
+    def walk(
+        self,
+        request: GenerationRequest,
+        plan: Plan,
+        *,
+        events: EventBus = SILENT,
+        cancel: CancelToken | None = None,
+        snapshots: Snapshots | None = None,
+        **given: Any,
+    ) -> State:
+        """Walk along a plan of the caller's own, and return all that is known at its end.
+
+        Args:
+            request: as `complete` gives it.
+            plan: as `plan` gives it, perhaps with stages taken out or put in.
+            events: hears what happens; `active().wire(…)` lets plugins hear it too.
+            cancel: stops the run at its next check.
+            snapshots: where stages keep what they should not do twice; nowhere when `None`.
+            given: fields of the state that are there before the first stage, for example `latents`.
+
+        Raises:
+            CheckpointError: the weights do not fit.
+            ExecutionError: running failed, or was cancelled.
+        """
+        with self._lock:
+            self._loras.check(request.loras)
+            loaded = self.prepare(events, cancel)
+            self._loras.use(request.loras, loaded, events)
+            assert request.sampler is not None  # complete() decided
+            toolbox = replace(
+                loaded,
+                sampler=self.assembly.sampler(request.sampler),
+                events=events,
+                cancel=cancel or CancelToken(),
+                snapshots=snapshots or KeepsNothing(),
+            )
+            geometry = fitted(request, self.preset, toolbox.vae.compression, events)
+            return run(plan, State(request, geometry, **given), toolbox)
 
     def complete(self, request: GenerationRequest | None = None, **settings: Any) -> GenerationRequest:
         """The request with every open choice decided by the preset, checked against the model's limits.
@@ -109,8 +156,10 @@ class Pipeline:
                 f"the request is for the model '{request.model}', this pipeline is '{self.preset.name}'",
                 f"Load it: easyanimate_core.load('{request.model}').",
             )
-        _check_conditions(request, self.preset)
-        return self.preset.complete(request.model_copy(update={"model": self.preset.name}))
+        request = with_loaded(request, self.assembly, self._always)
+        check_conditions(request, self.preset)
+        check_segments(request)
+        return sized(self.preset.complete(request.model_copy(update={"model": self.preset.name})), self.preset)
 
     def plan(self, request: GenerationRequest) -> Plan:
         """What a run of this request will do, after all plugins have had their say, checked. Reads no weights.
@@ -120,6 +169,8 @@ class Pipeline:
         """
         plan = default_plan(request)
         active().plan(plan, request)
+        if request.segment_frames is not None:
+            plan = fold(plan)
         plan.check()
         return plan
 
@@ -143,6 +194,9 @@ def load(
     model: str | Preset = "nano",
     *,
     weights: str | Path | None = None,
+    transformer_path: str | Path | None = None,
+    vae_path: str | Path | None = None,
+    loras: Sequence[Lora | str | Path | tuple[str | Path, float] | Mapping[str, Any]] = (),
     offload: str | dict[str, Any] | Choice[OffloadStrategy] = "auto",
     storage: str | dict[str, Any] | Choice[Any] = "auto",
     device: str | torch.device | None = None,
@@ -153,6 +207,9 @@ def load(
     Args:
         model: name of a preset, or a preset.
         weights: folder of the weights in the released layout; default: where the preset says.
+        transformer_path: file or folder of another denoiser instead of the model's own, in any known layout.
+        vae_path: the same for the VAE.
+        loras: LoRA files for every run, as `"path"`, `"path=weight"` or `(path, weight)`; a request can add others.
         offload: where weights are while they are not used.
         storage: type in which weights are kept.
         device: where to compute; default: CUDA if there is a device, else the CPU.
@@ -172,9 +229,11 @@ def load(
         storage=Choice.of(STORAGE, storage),
         device=place,
         dtype=pick_dtype(dtype, place),
+        transformer_path=None if transformer_path is None else Path(transformer_path).expanduser(),
+        vae_path=None if vae_path is None else Path(vae_path).expanduser(),
     )
     assembly.check()
-    return Pipeline(assembly)
+    return Pipeline(assembly, loras=[Lora.of(lora) for lora in loras])
 
 
 def default_plan(request: GenerationRequest) -> Plan:
@@ -186,78 +245,3 @@ def default_plan(request: GenerationRequest) -> Plan:
     if request.scale > 1:
         plan.append(stages.create("upscale", UpscaleOptions(scale=request.scale)))
     return plan
-
-
-def run(plan: Plan, state: State, toolbox: Toolbox) -> State:
-    """Walk along a plan. A stage that could only fill what the state already holds is left out.
-
-    A state may thus bring its own embeddings (`text`, `negative_text`) or `latents`: the stages that would make
-    them do not run.
-
-    Raises:
-        InvalidPlan: a stage would not find what it needs.
-        OutOfMemory: the device is too small.
-        Cancelled: someone asked to stop.
-    """
-    given = _filled(state)
-    todo = Plan(stage for stage in plan if not (made := stage.gives - stage.needs) or not made <= given)
-    todo.check(given)
-    for stage in todo:
-        toolbox.cancel.check()
-        peak = _memory_peak(toolbox.device)
-        with torch.no_grad(), toolbox.events.span(stage.name, peak_bytes=peak), toolbox.offload.using(*stage.uses):
-            try:
-                state = stage(state, toolbox)
-            except torch.OutOfMemoryError as error:
-                raise OutOfMemory(
-                    f"the device '{toolbox.device}' ran out of memory in the stage '{stage.name}'",
-                    "Ask for fewer frames or a smaller size, or for an offload strategy that needs less memory.",
-                ) from error
-    return state
-
-
-def _filled(state: State) -> frozenset[str]:
-    """The fields of a state that hold something."""
-    fields = ("text", "negative_text", "conditions", "latents", "video")
-    return frozenset(name for name in fields if getattr(state, name) not in (None, ()))
-
-
-def _memory_peak(device: torch.device) -> Callable[[], int | None]:
-    """Start measuring now; the result tells the most bytes that a CUDA device held since, `None` elsewhere."""
-    if device.type != "cuda":
-        return lambda: None
-    torch.cuda.reset_peak_memory_stats(device)
-    return lambda: torch.cuda.max_memory_allocated(device)
-
-
-def _fitted(request: GenerationRequest, preset: Preset, compression: Compression, events: EventBus) -> Geometry:
-    """The size that will really be made; a `Notice` says where it differs from what was asked."""
-    assert request.size is not None  # complete() decided
-    assert request.frames is not None
-    size = preset.limits.fit(request.size)
-    frames = compression.round_frames(preset.limits.fit_frames(request.frames))
-    if size != Size(height=request.size.height, width=request.size.width):
-        multiple = preset.limits.size_multiple
-        events.emit(Notice(f"the size {request.size} becomes {size}: sides are multiples of {multiple} pixels"))
-    if frames != request.frames:
-        step = preset.limits.frames_step
-        events.emit(Notice(f"{request.frames} frames become {frames}: this model makes multiples of {step}, plus 1"))
-    return Geometry(size.height, size.width, frames, request.batch)
-
-
-def _check_conditions(request: GenerationRequest, preset: Preset) -> None:
-    """Refuse a condition that the model has no inlet for, by the tags of its entry; imports nothing.
-
-    Raises:
-        IncompatibleConditions: so it is.
-    """
-    known = [inlet.name for inlet in preset.inlets]
-    for choice in request.conditions:
-        tags = active().registries[CONDITIONERS].get(choice.qualified).tags
-        feeds = sorted(tag.removeprefix("inlet:") for tag in tags if tag.startswith("inlet:"))
-        if lost := [name for name in feeds if name not in known]:
-            raise IncompatibleConditions(
-                f"the model '{preset.name}' has no inlet '{lost[0]}' for '{choice.name}' "
-                f"(it has: {', '.join(['text', *known])})",
-                "Pick a model trained with that condition: easyanimate presets list.",
-            )

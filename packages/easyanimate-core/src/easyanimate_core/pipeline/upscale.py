@@ -9,6 +9,10 @@ from easyanimate_core.errors import InvalidPlan
 from easyanimate_core.pipeline.options import UpscaleOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
     from easyanimate_core.data import State
     from easyanimate_core.interfaces import Toolbox
 
@@ -34,6 +38,12 @@ class Upscale:
         """
         if state.video is None:
             raise InvalidPlan("there is no video to enlarge", "Let the stage 'decode' run before.")
+        return state.with_(video=replace(state.video, frames=self._enlarged(state.video.frames)))
+
+    def stream(self, chunks: Iterator[Tensor]) -> Iterator[Tensor]:
+        """Runs of frames `(B, 3, F', H, W)` to `(B, 3, F', scale·H, scale·W)`."""
+        return map(self._enlarged, chunks)
+
+    def _enlarged(self, frames: Tensor) -> Tensor:
         scale = self.options.scale
-        frames = state.video.frames.repeat_interleave(scale, dim=-2).repeat_interleave(scale, dim=-1)
-        return state.with_(video=replace(state.video, frames=frames))
+        return frames.repeat_interleave(scale, dim=-2).repeat_interleave(scale, dim=-1)

@@ -28,8 +28,16 @@ _PRESETS: Final = (
 
 _COMMANDS: Final = (
     ("generate", "make a video from a prompt"),
+    ("batch", "make many videos from a file of requests"),
+    ("jobs", "list, resume, cancel and forget runs"),
+    ("decode", "make a video from kept latents"),
+    ("show", "tell what a video was made of"),
+    ("verify", "check a video against its manifest"),
+    ("replay", "make a video again and compare its frames"),
     ("presets", "list models and show their settings"),
     ("plugins", "list plugins and what they add"),
+    ("models", "list, find, download and remove weights"),
+    ("checkpoint", "inspect, verify, convert and hash weights"),
     ("doctor", "say what works on this machine, and why not the rest"),
     ("completion", "print the completion script of a shell"),
 )
@@ -102,6 +110,18 @@ def _register_models(registrar: Registrar) -> None:
         "easyanimate_core.checkpoints.easyanimate:EasyAnimateFormat",
         summary="folders as released by EasyAnimate",
     )
+    registrar.add(
+        slots.FORMATS,
+        "diffusers",
+        "easyanimate_core.checkpoints.diffusers:DiffusersFormat",
+        summary="V5.1 folders of diffusers' port",
+    )
+    registrar.add(
+        slots.FORMATS,
+        "training",
+        "easyanimate_core.checkpoints.easyanimate:TrainingFormat",
+        summary="weights.safetensors of an unfinished training run",
+    )
 
 
 def _register_running(registrar: Registrar) -> None:
@@ -113,6 +133,22 @@ def _register_running(registrar: Registrar) -> None:
         aliases=["FlowMatchEulerDiscreteScheduler"],
         summary="flow-matching Euler",
         tags=["generation:v5.1"],
+    )
+    registrar.add(
+        slots.CONDITIONERS,
+        "frames",
+        "easyanimate_core.conditioning.frames:Frames",
+        options="easyanimate_core.conditioning.options:FramesOptions",
+        summary="pictures to start and end with, or parts of a video to keep",
+        tags=["inlet:mask", "inlet:masked_video"],
+    )
+    # No inlet tags: a model without those inlets can start from a video too.
+    registrar.add(
+        slots.CONDITIONERS,
+        "source-video",
+        "easyanimate_core.conditioning.source_video:SourceVideo",
+        options="easyanimate_core.conditioning.options:SourceVideoOptions",
+        summary="a video to make a variation of",
     )
     # Until the planner decides, 'auto' is what works everywhere.
     registrar.add(
@@ -134,4 +170,10 @@ def _register_running(registrar: Registrar) -> None:
         "sdpa",
         "easyanimate_core.kernels.attention.reference:Sdpa",
         summary="PyTorch's scaled_dot_product_attention",
+    )
+    registrar.add(
+        slots.ATTENTION,
+        "matmul",
+        "easyanimate_core.kernels.attention.reference:Matmul",
+        summary="two matrix products and a softmax; for training on short sequences on a CPU",
     )

@@ -192,7 +192,8 @@ class Preset(Model):
     def complete(self, request: GenerationRequest) -> GenerationRequest:
         """The request with everything decided: defaults filled in, a seed drawn.
 
-        Size and frames stay as they were asked for; `Limits` and the VAE round them. Of the sampler's options only
+        Size and frames stay as they were asked for; `Limits` and the VAE round them. With a `resolution`, the size
+        stays open until the reference is read. Of the sampler's options only
         those in `Choice.given` were said; the checkpoint decides the others.
 
         Raises:
@@ -207,9 +208,16 @@ class Preset(Model):
                 f"It was trained for: {', '.join(self.samplers)}.",
             )
         size, frames = request.size or self.defaults.size, request.frames or self.defaults.frames
-        self.limits.fit(size)
-        self.limits.fit_frames(frames)
+        if request.resolution is None:
+            self.limits.fit(size)
+        elif request.size is not None:
+            raise InvalidRequest(
+                f"'size' is '{request.size}' and 'resolution' is '{request.resolution}'", "Give one of them."
+            )
+        # A long video is as long as its segments are many; only they have a limit.
+        self.limits.fit_frames(request.segment_frames or frames)
         given = self.defaults.model_dump(include={"fps", "steps", "guidance", "negative_prompt"})
         missing = {name: value for name, value in given.items() if getattr(request, name) is None}
-        update = {**missing, "size": size, "frames": frames, "sampler": chosen}
+        decided = {"size": size if request.resolution is None else None, "frames": frames, "sampler": chosen}
+        update = {**missing, **decided}
         return request.seeded().model_copy(update=update)

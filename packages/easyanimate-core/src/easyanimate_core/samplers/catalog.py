@@ -12,6 +12,8 @@ from easyanimate_core.samplers.options import FlowOptions
 from easyanimate_core.samplers.process import FlowMatching
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Generator, Tensor
 
 __all__ = ["Flow"]
@@ -66,8 +68,12 @@ class Flow:
             return noise
         if clean is None:
             raise InvalidRequest("strength is below 1, and there is no video to start from", "Give a source video.")
+        return self.renoise(clean, noise, 0)
+
+    def renoise(self, clean: Tensor, noise: Tensor, index: int) -> Tensor:
+        """Clean latents with unit noise at the level before step `index`; see `interfaces.Renoises`."""
         # One σ more than steps: the last, 0, leaves the clean latents as they are.
-        level = self._scheduler.sigmas[self._start].expand(noise.shape[0])
+        level = self._scheduler.sigmas[self._start + index].expand(noise.shape[0])
         return self.process.add_noise(clean, noise, level)
 
     def scale_input(self, latents: Tensor, index: int) -> Tensor:
@@ -87,6 +93,13 @@ class Flow:
         )
         moved: Tensor = stepped[0]
         return moved
+
+    def remembered(self) -> Mapping[str, Tensor]:
+        """Nothing: a step depends on its index and the latents alone."""
+        return {}
+
+    def recall(self, memory: Mapping[str, Tensor]) -> None:
+        """Nothing to do: `step` goes to any index."""
 
     def _rewind(self, index: int) -> None:
         """Make `index` the step that the scheduler takes next."""

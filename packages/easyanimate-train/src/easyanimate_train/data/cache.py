@@ -28,7 +28,7 @@ _TOLERANCE = 1e-3
 
 
 def _key(dataset: TrainDataset, vae: torch.nn.Module, config: CacheConfig, seed: int) -> str:
-    digest = hashlib.sha256(f"{dataset.fingerprint()} {config.model_dump_json()} {seed}".encode())
+    digest = hashlib.sha256(f"{dataset.fingerprint()} {config.clips} {config.key_frames} {seed}".encode())
     for name, tensor in sorted(vae.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())

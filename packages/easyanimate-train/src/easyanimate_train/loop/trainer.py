@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
 from easyanimate_core.errors import CheckpointMismatch, ExecutionError
 from easyanimate_core.events import CancelToken, EventBus, JobFinished, Notice, Step
+from easyanimate_core.plugins import active
 from easyanimate_train.data.cache import cached_latents
 from easyanimate_train.data.order import DataOrder, generator
 from easyanimate_train.loop.optim import make_optimizer, make_schedule
@@ -68,11 +71,17 @@ class Trainer:
         self.config = config
         self.objective = objective
         self.dataset = dataset
-        self.events = events
+        self.events = active().wire(events)
         self.cancel = cancel
-        self.accelerator = Accelerator(mixed_precision=config.mixed_precision)
+        # accelerate keeps the first precision of a process for ever; an earlier run's must not bind this one.
+        AcceleratorState._reset_state()
+        # Blocks whose text output nobody reads leave gradients empty.
+        unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+        self.accelerator = Accelerator(mixed_precision=config.mixed_precision, kwargs_handlers=[unused])
         self.models = load_models(config.model.weights, objective.roles, config.model.fresh, config.seed)
         self.parameters = dict(learnable.parameters(self.models))
+        if self.models.denoiser is not None:
+            self.models.denoiser.set_attention(config.attention.create())
         if config.gradient_checkpointing:
             for module in self.models.roles().values():
                 if getattr(module, "_supports_gradient_checkpointing", False):
@@ -173,7 +182,7 @@ class Trainer:
         for number in range(self.accelerator.num_processes):
             if number == self.accelerator.process_index:
                 cache = cached_latents(
-                    config.output / "cache",
+                    config.cache.folder or config.output / "cache",
                     self.dataset,
                     vae,
                     config.cache,

@@ -19,7 +19,13 @@ from easyanimate_train.nano.blueprint import write_blueprint
 __all__ = ["LIMIT", "RECIPES", "export", "prepare"]
 
 RECIPES: Final = MappingProxyType(
-    {"nano-vae-images": "vae-images", "nano-vae-video": "vae-video", "nano-images": "images", "nano": "clips"}
+    {
+        "nano-vae-images": "vae-images",
+        "nano-vae-video": "vae-video",
+        "nano-images": "images",
+        "nano-clips": "clips",
+        "nano-motion": "motion",
+    }
 )
 """The runs that make nano, in order, and the folder of each under `runs/nano`."""
 
@@ -41,7 +47,7 @@ def export(root: Path, target: Path, *, say: Callable[[str], None] = lambda text
     """Put the trained parts together, with weights as float16.
 
     Args:
-        root: folder that recipes name as `runs/nano`. Text encoder and denoiser come from its `clips/`, the VAE from
+        root: folder that recipes name as `runs/nano`. Text encoder and denoiser come from its `motion/`, the VAE from
             its `vae-video/`.
         target: folder to replace, in the released layout.
         say: hears one line per file.
@@ -53,7 +59,7 @@ def export(root: Path, target: Path, *, say: Callable[[str], None] = lambda text
         CheckpointNotFound: training has not finished.
         ValueError: the folder would be larger than `LIMIT`; nothing has been replaced.
     """
-    trained, vae = root / "clips" / "final", root / "vae-video" / "final" / "vae"
+    trained, vae = root / "motion" / "final", root / "vae-video" / "final" / "vae"
     for part in (trained, vae):
         if not part.is_dir():
             raise CheckpointNotFound(f"there is no '{part}'", "Run `easyanimate nano make` first.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from diffusers.loaders.peft import PeftAdapterMixin
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
-from easyanimate_core.data import Inlet, TextEmbedding
+from easyanimate_core.data import Inlet, Inpainting, TextEmbedding
 from easyanimate_core.denoisers.layers import RMSNorm, Timestep
 from easyanimate_core.denoisers.mmdit.block import Block
 from easyanimate_core.denoisers.rotary import rotary_3d
@@ -80,6 +80,7 @@ class MMDiT(ModelMixin, ConfigMixin, PeftAdapterMixin):
     _no_split_modules = ["Block"]
     _repeated_blocks = ["Block"]
     _skip_layerwise_casting_patterns = ["time_embedding", "norm", "proj_out"]
+    inlet_weight = "proj.weight"
 
     @register_to_config
     def __init__(
@@ -128,6 +129,13 @@ class MMDiT(ModelMixin, ConfigMixin, PeftAdapterMixin):
         self.inlets: tuple[Inlet, ...] = ()
         self.gradient_checkpointing = False
         self._build()
+
+    @property
+    def inpainting(self) -> Inpainting:
+        """How the inlets `mask` and `masked_video` were trained, as the checkpoint's config says."""
+        c = self.config
+        mask: Literal["resized", "encoded"] = "resized" if c.resize_inpaint_mask_directly else "encoded"
+        return Inpainting(mask, noised=c.add_noise_in_inpaint_model, blank=c.enable_zero_in_inpaint)
 
     def _build(self) -> None:
         c = self.config

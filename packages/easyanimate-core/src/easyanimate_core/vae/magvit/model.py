@@ -11,7 +11,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Generator, Tensor, nn
 
 from easyanimate_core.errors import CheckpointMismatch, InvalidRequest
-from easyanimate_core.vae.base import CausalCompression
+from easyanimate_core.vae.base import CausalCompression, resize_map
 from easyanimate_core.vae.magvit.causal_conv import TimeStream
 from easyanimate_core.vae.magvit.coder import Decoder, Encoder, Layout
 from easyanimate_core.vae.magvit.tiling import TileGrid, blend_corner, join
@@ -93,6 +93,7 @@ class Magvit(ModelMixin, ConfigMixin):
         self.compression = CausalCompression(latent_channels, 2 ** (len(widths) - 1), 2 ** sum(down[:-1]))
         self.tile_size = tile_sample_min_size
         self.tile_latent_size = tile_sample_min_size // 2 ** (len(widths) - 1)
+        self.slicing = False
         self.tile_encoder = use_tiling or use_tiling_encoder
         self.tile_decoder = use_tiling or use_tiling_decoder
 
@@ -101,6 +102,10 @@ class Magvit(ModelMixin, ConfigMixin):
         self.tile_encoder = self.tile_decoder = enabled
         if size is not None:
             self.tile_size, self.tile_latent_size = size, size // self.compression.spatial
+
+    def set_slicing(self, enabled: bool) -> None:
+        """Take the samples of a batch one after the other, which bounds memory; results are the same."""
+        self.slicing = enabled
 
     def _ready(self, x: Tensor) -> Tensor:
         if self.config.upcast_vae and self.dtype != torch.float32:
@@ -129,6 +134,8 @@ class Magvit(ModelMixin, ConfigMixin):
                 f"this VAE encodes 1 + {self.compression.temporal}k frames, not '{frames}'",
                 f"Use {self.compression.round_frames(frames)} frames.",
             )
+        if self.slicing and pixels.shape[0] > 1:
+            return torch.cat([self.encode_moments(sample, whole=whole) for sample in pixels.split(1)])
         pixels = self._ready(pixels)
         tiled = self.tile_encoder and max(pixels.shape[-2:]) > self.tile_size
         blend = int(self.tile_latent_size * self.config.tile_overlap_factor)
@@ -164,9 +171,15 @@ class Magvit(ModelMixin, ConfigMixin):
         scaled: Tensor = mean * self.config.scaling_factor
         return scaled
 
+    def resize_map(self, pixels: Tensor, size: tuple[int, int, int], *, scaled: bool = False) -> Tensor:
+        """A map `(B, C, F, H, W)` to the latents' grid `size`, the first frame alone; see `vae.base.resize_map`."""
+        resized = resize_map(pixels, size, first_frame_alone=True)
+        return resized * self.config.scaling_factor if scaled else resized
+
     def decode_video(self, latents: Tensor) -> Tensor:
         """Scaled latents `(B, C, f, h, w)` to pixels `(B, 3, F, H, W)`, about −1…1."""
-        return torch.cat(list(self.decode_stream(latents)), dim=2)
+        samples = latents.split(1) if self.slicing else (latents,)
+        return torch.cat([torch.cat(list(self.decode_stream(sample)), dim=2) for sample in samples])
 
     def decode_stream(self, latents: Tensor, *, whole: bool = False) -> Iterator[Tensor]:
         """As `decode_video`, one chunk of frames `(B, 3, F', H, W)` at a time.

@@ -1,0 +1,136 @@
+"""The size that is really made: from the request, the pictures and videos that it names, and the VAE."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from easyanimate_core.data import Geometry, Reference
+from easyanimate_core.errors import IncompatibleConditions, InvalidRequest
+from easyanimate_core.events import Notice
+from easyanimate_core.interfaces import HasReference
+from easyanimate_core.media.resize import bucket_size
+from easyanimate_core.plugins import active
+from easyanimate_core.request import Size
+from easyanimate_core.slots import CONDITIONERS
+
+if TYPE_CHECKING:
+    from easyanimate_core.events import EventBus
+    from easyanimate_core.interfaces import Compression
+    from easyanimate_core.presets import Preset
+    from easyanimate_core.request import GenerationRequest
+
+__all__ = ["check_conditions", "fitted", "sized"]
+
+# Neighbouring ratio buckets differ by up to a sixth: a reference may be off by half of that either way.
+_UNSEEN: Final = 1.09
+
+
+def check_conditions(request: GenerationRequest, preset: Preset) -> None:
+    """Refuse conditions that the model has no inlet for, or that share one, by the tags of their entries.
+
+    Raises:
+        IncompatibleConditions: so it is.
+    """
+    fed: set[str] = set()
+    for choice in request.conditions:
+        feeds = _inlets(choice.qualified, choice.name, preset)
+        if twice := sorted(feeds & fed):
+            raise IncompatibleConditions(f"two conditions feed the inlet '{twice[0]}'", "Give it only one.")
+        fed |= feeds
+    if request.segment_frames is not None:
+        _inlets("frames", "frames", preset)  # which is how a segment goes on from the one before
+
+
+def _inlets(qualified: str, name: str, preset: Preset) -> set[str]:
+    """The inlets that a conditioner feeds, all of which the model has."""
+    known = [inlet.name for inlet in preset.inlets]
+    tags = active().registries[CONDITIONERS].get(qualified).tags
+    feeds = {tag.removeprefix("inlet:") for tag in tags if tag.startswith("inlet:")}
+    if lost := sorted(feeds - set(known)):
+        raise IncompatibleConditions(
+            f"the model '{preset.name}' has no inlet '{lost[0]}' for '{name}' (it has: {', '.join(['text', *known])})",
+            "Pick a model trained with that condition: easyanimate presets list.",
+        )
+    return feeds
+
+
+def sized(request: GenerationRequest, preset: Preset) -> GenerationRequest:
+    """The request with a size, from its first picture or video where it gives a `resolution`.
+
+    Reads the head of every file that a condition names, so that a wrong one is found before the weights are read.
+
+    Raises:
+        UnreadableMedia: a picture or video cannot be read.
+        InvalidRequest: there is nothing to take the ratio from, or the size is not for this model.
+    """
+    found = _references(request)
+    if request.resolution is None:
+        return request
+    if not found:
+        raise InvalidRequest(
+            f"'resolution' is '{request.resolution}', and no condition has a picture or video to take the ratio from",
+            "Give the size instead, or a condition such as 'frames'.",
+        )
+    height, width = bucket_size(found[0].height, found[0].width, request.resolution)
+    limits = preset.limits
+    if min(height, width) < limits.size_min or max(height, width) > limits.size_max:
+        raise InvalidRequest(
+            f"'resolution' is '{request.resolution}', which makes {height}x{width} of the reference's ratio; "
+            f"this model makes {limits.size_min} to {limits.size_max} pixels a side",
+            "Choose another resolution, or give the size.",
+        )
+    return request.model_copy(update={"size": Size(height=height, width=width), "resolution": None})
+
+
+def fitted(request: GenerationRequest, preset: Preset, compression: Compression, events: EventBus) -> Geometry:
+    """The size that will really be made; a `Notice` says where it differs from what was asked.
+
+    A long video keeps the frames that were asked for: its segments are rounded, it is not.
+
+    Raises:
+        InvalidRequest: size or frames are not for this model.
+    """
+    assert request.size is not None  # complete() decided
+    assert request.frames is not None
+    size = preset.limits.fit(request.size)
+    if size != Size(height=request.size.height, width=request.size.width):
+        multiple = preset.limits.size_multiple
+        events.emit(Notice(f"the size {request.size} becomes {size}: sides are multiples of {multiple} pixels"))
+    found = _references(request)
+    _tell_of_ratios(found, size, events)
+    if request.segment_frames is not None:
+        return Geometry(size.height, size.width, request.frames, request.batch)
+    asked = _as_long_as(found, request.frames, events)
+    frames = compression.round_frames(preset.limits.fit_frames(asked))
+    if frames != asked:
+        step = preset.limits.frames_step
+        events.emit(Notice(f"{asked} frames become {frames}: this model makes multiples of {step}, plus 1"))
+    return Geometry(size.height, size.width, frames, request.batch)
+
+
+def _tell_of_ratios(found: list[Reference], size: Size, events: EventBus) -> None:
+    """A notice when the first picture or video will be stretched."""
+    if not found:
+        return
+    stretched = (size.height / size.width) / (found[0].height / found[0].width)
+    if not 1 / _UNSEEN <= stretched <= _UNSEEN:
+        given = f"{found[0].height}x{found[0].width}"
+        events.emit(Notice(f"{given} is stretched to {size}; 'resolution' in place of a size keeps its ratio"))
+
+
+def _as_long_as(found: list[Reference], frames: int, events: EventBus) -> int:
+    """Frames that were asked for, or fewer where a given video has fewer."""
+    for reference in found:
+        if reference.notice:
+            events.emit(Notice(reference.notice))
+        if reference.frames is not None and reference.frames < frames:
+            events.emit(Notice(f"{frames} frames become {reference.frames}: the given video has no more"))
+            frames = reference.frames
+    return frames
+
+
+def _references(request: GenerationRequest) -> list[Reference]:
+    """What is known about the given pictures and videos, in the order of the conditions."""
+    conditioners = [choice.create() for choice in request.conditions]
+    found = [conditioner.reference(request) for conditioner in conditioners if isinstance(conditioner, HasReference)]
+    return [reference for reference in found if reference is not None]

@@ -1,0 +1,87 @@
+"""Whether a checkpoint would load: every component against its module, every number finite. Keeps nothing in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from torch import nn
+
+from easyanimate_core.checkpoints.archive import Archive
+from easyanimate_core.checkpoints.convert import COMPONENTS
+from easyanimate_core.checkpoints.detect import recognise
+from easyanimate_core.checkpoints.inspection import weight_folders
+from easyanimate_core.checkpoints.load import prove_fit, read_finite
+from easyanimate_core.checkpoints.source import component_files, component_folder, read_json, weight_files
+from easyanimate_core.errors import CheckpointError, EasyAnimateError
+from easyanimate_core.pipeline.components import skeleton
+from easyanimate_core.plugins import active
+from easyanimate_core.presets import Preset
+from easyanimate_core.slots import DENOISERS, VAES
+
+__all__ = ["Verdict", "verify"]
+
+_SLOTS: Final[Any] = {"transformer": DENOISERS, "vae": VAES}
+_WHOLE: Final = ("transformer", "vae", "scheduler", "text_encoder", "tokenizer")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What was found about one component.
+
+    Attributes:
+        name: its folder, or the file.
+        said: what was proved, or what is wrong.
+        hint: what to do about it.
+        good: whether it would load.
+    """
+
+    name: str
+    said: str
+    hint: str = ""
+    good: bool = True
+
+
+def verify(path: Path, preset: Preset | None = None) -> Iterator[Verdict]:
+    """One verdict per component of a folder or file, as each is done; reads every tensor once.
+
+    Args:
+        path: a checkpoint's folder, a component's folder, or a weight file.
+        preset: the model that it should be; its denoiser's input channels are then checked as well.
+    """
+    try:
+        if path.is_dir() and not (path / "config.json").is_file():
+            component_folder(path, *_WHOLE)
+        parts = [(path.name, path)] if path.is_file() else list(weight_folders(path))
+    except CheckpointError as error:
+        yield Verdict(path.name, error.message, error.hint, good=False)
+        return
+    for name, place in parts:
+        try:
+            yield Verdict(name, _proved(name, place, preset))
+        except EasyAnimateError as error:
+            yield Verdict(name, error.message, error.hint, good=False)
+
+
+def _proved(name: str, place: Path, preset: Preset | None) -> str:
+    config_path = place / "config.json"
+    config = read_json(config_path) if place.is_dir() else {}
+    files = weight_files(place) if place.is_dir() else component_files(place, "")[0]
+    public = {key: value for key, value in config.items() if not key.startswith("_")}
+    with Archive(files, config=public, role=COMPONENTS.get(name, "")) as archive:
+        said = f"{len(archive.header.tensors)} tensors, all finite"
+        slot = _SLOTS.get(name)
+        written_for = str(config.get("_class_name", ""))
+        if slot is not None and written_for in active().registries[slot]:
+            layout = recognise(archive.header)
+            module = skeleton(slot, written_for, layout.config(), config_path)
+            if preset is not None and name == "transformer" and hasattr(module, "declare"):
+                module.declare(preset.inlets)
+            assert isinstance(module, nn.Module)
+            prove_fit(module, archive, layout.keymap())
+            said += f", fit '{written_for}', layout '{layout.name}'"
+        for tensor in archive.header.tensors:
+            read_finite(archive, tensor)
+    return said
