@@ -97,7 +97,9 @@ def save_models(models: Models, folder: Path, replaced: Mapping[str, Tensor], dt
             name: replaced.get(f"{role}.{name}", tensor).to(dtype) if tensor.is_floating_point() else tensor
             for name, tensor in state.items()
         }
-        config = dict(module.config)
+        # The class that the checkpoint was released under, whatever ours is called.
+        released = read_json(models.folder / FOLDERS[role] / "config.json").get("_class_name")
+        config = {**dict(module.config), **({"_class_name": released} if released else {})}
         clean = {k: v for k, v in config.items() if k not in ("_use_default_values", "_name_or_path")}
         save_component(folder / FOLDERS[role], clean, tensors, **({"weights": _FILES[role]} if role in _FILES else {}))
     for part in sorted(models.folder.iterdir()):
