@@ -153,6 +153,11 @@ def test_two_text_encoders_are_joined() -> None:
     assert both.shape == one.shape == latents.shape
 
 
+def test_an_embedding_that_nobody_reads_is_an_error() -> None:
+    with pytest.raises(IncompatibleConditions, match="got 2 text embeddings and takes 1"):
+        MMDiT(**TINY)(torch.randn(1, 16, 1, 4, 4), torch.tensor([1.0]), torch.randn(1, 3, 24), torch.randn(1, 3, 24))
+
+
 # What diffusers calls the text branch's weights.
 PORT_NAMES = {
     "attn2.to_q": "attn1.add_q_proj",

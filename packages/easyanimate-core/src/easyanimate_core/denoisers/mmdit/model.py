@@ -224,6 +224,12 @@ class MMDiT(ModelMixin, ConfigMixin, PeftAdapterMixin):
 
     def _project_text(self, text: Sequence[TextEmbedding]) -> Tensor:
         projections = [self.text_proj] if self.text_proj_t5 is None else [self.text_proj, self.text_proj_t5]
+        if not 1 <= len(text) <= len(projections):
+            raise IncompatibleConditions(
+                f"the denoiser got {len(text)} text embeddings and takes {len(projections)}",
+                "Give one per text encoder of the checkpoint; the second may be left out.",
+            )
+        # The second encoder's embedding may be missing, as in the released code.
         return torch.cat([proj(part.states) for proj, part in zip(projections, text, strict=False)], dim=1)
 
     def trunk(self, tokens: MMDiTTokens) -> MMDiTTokens:
