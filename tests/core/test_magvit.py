@@ -11,8 +11,9 @@ from tests.golden import Call, assert_close, load_case
 
 from easyanimate_core.data import Geometry
 from easyanimate_core.errors import CheckpointMismatch, InvalidRequest
+from easyanimate_core.testing.memory import PeakMemory
 from easyanimate_core.testing.tiny import VAE_CONFIG
-from easyanimate_core.vae.magvit import Magvit
+from easyanimate_core.vae.magvit import Magvit, passes
 
 CASE = load_case("vae_cache_mag")
 LEFTOVER = ("force_upcast", "sample_size")
@@ -91,6 +92,69 @@ def test_chunks_equal_one_pass(tiny: Magvit) -> None:
         assert torch.equal(torch.cat(chunks, dim=2), tiny.decode_video(latents))
 
 
+@pytest.mark.feature("C025")
+def test_gradients_reach_latents_without_the_cache(tiny: Magvit) -> None:
+    """As reward training needs them: one decoded latent frame keeps its graph."""
+    latents = torch.randn(1, 16, 3, 2, 2)
+    with torch.no_grad():
+        before = tiny.decode_video(latents)
+    tiny.set_caching(False)
+    learnt = latents[:, :, :1].clone().requires_grad_()
+    frame = tiny.decode_video(learnt)
+    frame.mean().backward()
+    assert learnt.grad is not None
+    assert learnt.grad.abs().sum() > 0
+    with torch.no_grad():
+        (whole,) = tiny.decode_stream(latents)
+    tiny.set_caching(True)
+    torch.testing.assert_close(frame, before[:, :, :1], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(whole, before, atol=1e-5, rtol=1e-5)
+    with torch.no_grad():
+        assert [run.shape[2] for run in tiny.decode_stream(latents)] == [1, 4, 4]
+        assert torch.equal(tiny.decode_video(latents), before)
+
+
+@pytest.mark.feature("C024")
+def test_runs_of_any_length_give_the_same(tiny: Magvit) -> None:
+    """Norms look at single frames, so runs only bound memory."""
+    torch.manual_seed(0)
+    longer = Magvit(**{**VAE_CONFIG, "mini_batch_encoder": 8, "mini_batch_decoder": 2}).eval()
+    longer.load_state_dict(tiny.state_dict())
+    pixels = torch.rand(1, 3, 17, 16, 16)
+    with torch.no_grad():
+        latents = tiny.encode_video(pixels)
+        torch.testing.assert_close(longer.encode_video(pixels), latents, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(longer.decode_video(latents), tiny.decode_video(latents), atol=1e-5, rtol=1e-5)
+
+
+def test_large_frames_go_through_a_stage_one_by_one(tiny: Magvit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which changes what is held at once, and nothing else."""
+    pixels, latents = torch.rand(1, 3, 9, 24, 16), torch.randn(1, 16, 3, 3, 2)
+
+    def run() -> tuple[torch.Tensor, torch.Tensor, int]:
+        with torch.no_grad(), PeakMemory() as memory:
+            return tiny.encode_moments(pixels), tiny.decode_video(latents), memory.operations
+
+    moments, frames, before = run()
+    monkeypatch.setattr(passes, "_AT_ONCE", 12)
+    pieces = run()
+    assert pieces[2] > before
+    torch.testing.assert_close(pieces[0], moments, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(pieces[1], frames, atol=1e-5, rtol=1e-5)
+
+
+def test_channels_last_gives_the_same(tiny: Magvit) -> None:
+    """Where convolutions are faster with it, `vae.to(memory_format=torch.channels_last_3d)` is all there is to do."""
+    other = Magvit(**VAE_CONFIG).eval()
+    other.load_state_dict(tiny.state_dict())
+    other.to(memory_format=torch.channels_last_3d)
+    pixels = torch.rand(1, 3, 5, 16, 16)
+    with torch.no_grad():
+        latents = tiny.encode_video(pixels)
+        torch.testing.assert_close(other.encode_video(pixels), latents, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(other.decode_video(latents), tiny.decode_video(latents), atol=1e-5, rtol=1e-5)
+
+
 def test_later_frames_do_not_change_earlier_latents(tiny: Magvit) -> None:
     pixels = torch.rand(1, 3, 9, 16, 16)
     other = pixels.clone()
@@ -109,6 +173,20 @@ def test_small_frames_are_not_tiled(tiny: Magvit) -> None:
         tiny.set_tiling(True)
         assert torch.equal(tiny.decode_video(latents), whole)
         tiny.set_tiling(False)
+
+
+@pytest.mark.feature("C026")
+def test_tiles_may_be_taken_together(tiny: Magvit) -> None:
+    """Rows of three tiles, of which the last is shorter; two samples."""
+    pixels, latents = torch.rand(2, 3, 5, 40, 72), torch.randn(2, 16, 2, 5, 9)
+    coded = []
+    with torch.no_grad():
+        for together in (1, 2):
+            tiny.set_tiling(True, size=32, together=together)
+            coded.append((tiny.encode_moments(pixels), tiny.decode_video(latents)))
+        tiny.set_tiling(False, size=384)
+    for one, two in zip(*coded, strict=True):
+        torch.testing.assert_close(two, one, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.feature("C026")
@@ -136,9 +214,20 @@ def test_sampling_follows_the_generator(tiny: Magvit) -> None:
     assert not torch.equal(draws[0], draws[2])
 
 
-def test_other_temporal_schemes_are_refused() -> None:
-    with pytest.raises(CheckpointMismatch, match="cache_mag_vae"):
-        Magvit()
+def test_a_remembering_scheme_needs_norms_over_single_frames() -> None:
+    with pytest.raises(CheckpointMismatch, match="'cache_mag_vae' to 'True' and 'spatial_group_norm' to 'False'"):
+        Magvit(**{**VAE_CONFIG, "spatial_group_norm": False})
+
+
+def test_a_config_must_name_a_scheme() -> None:
+    with pytest.raises(CheckpointMismatch, match="names no temporal scheme"):
+        Magvit(**{**VAE_CONFIG, "cache_mag_vae": False})
+
+
+@pytest.mark.parametrize("setting", [{"mid_block_attention_type": "spatial_temporal"}, {"use_gc_blocks": [True] * 4}])
+def test_layers_that_no_release_has_are_refused(setting: dict[str, Any]) -> None:
+    with pytest.raises(CheckpointMismatch, match="no release has"):
+        Magvit(**{**VAE_CONFIG, "mid_block_use_attention": True, **setting})
 
 
 def test_block_types_may_be_written_as_text() -> None:

@@ -1,4 +1,4 @@
-"""What every video VAE owns: its latent-frame formula, and how a map comes to its latents' grid."""
+"""What every video VAE owns: its latent-frame formula, its posterior, and how a map comes to its latents' grid."""
 
 from __future__ import annotations
 
@@ -6,11 +6,36 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Generator, Tensor
 
 from easyanimate_core.data import Geometry
 
-__all__ = ["CausalCompression", "resize_map"]
+__all__ = ["CausalCompression", "FrameCompression", "RunCompression", "draw", "resize_map"]
+
+
+@dataclass(frozen=True, slots=True)
+class FrameCompression:
+    """Every frame is a picture of its own: as many latent frames as frames.
+
+    Attributes:
+        channels: latent channels.
+        spatial: pixels per latent pixel along each side.
+    """
+
+    channels: int
+    spatial: int = 8
+
+    def round_frames(self, frames: int) -> int:
+        """Any count is exact; at least 1."""
+        return max(frames, 1)
+
+    def latent_frames(self, frames: int) -> int:
+        """As many as frames."""
+        return max(frames, 1)
+
+    def latent_shape(self, geometry: Geometry) -> tuple[int, int, int, int, int]:
+        """`(B, C, f, h, w)` of the latents of a video of this size."""
+        return _shape(geometry, self.channels, self.spatial, self.latent_frames(geometry.frames))
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,15 +46,18 @@ class CausalCompression:
         channels: latent channels.
         spatial: pixels per latent pixel along each side.
         temporal: frames per latent frame after the first.
+        run: latent frames after the first come in multiples of it, where a decoder needs that to be exact.
     """
 
     channels: int
     spatial: int = 8
     temporal: int = 4
+    run: int = 1
 
     def round_frames(self, frames: int) -> int:
-        """The largest `1 + temporal·k` that is not above `frames`; at least 1."""
-        return 1 + max(frames - 1, 0) // self.temporal * self.temporal
+        """The largest `1 + temporal·run·k` that is not above `frames`; at least 1."""
+        step = self.temporal * self.run
+        return 1 + max(frames - 1, 0) // step * step
 
     def latent_frames(self, frames: int) -> int:
         """`1 + (frames − 1) / temporal`, rounded down."""
@@ -37,13 +65,58 @@ class CausalCompression:
 
     def latent_shape(self, geometry: Geometry) -> tuple[int, int, int, int, int]:
         """`(B, C, f, h, w)` of the latents of a video of this size."""
-        return (
-            geometry.batch,
-            self.channels,
-            self.latent_frames(geometry.frames),
-            geometry.height // self.spatial,
-            geometry.width // self.spatial,
-        )
+        return _shape(geometry, self.channels, self.spatial, self.latent_frames(geometry.frames))
+
+
+@dataclass(frozen=True, slots=True)
+class RunCompression:
+    """Frames are coded in runs that know nothing of each other; in a run every `temporal` frames share a latent frame.
+
+    Attributes:
+        channels: latent channels.
+        spatial: pixels per latent pixel along each side.
+        temporal: frames per latent frame; what is left over at the end of a run gets one, too.
+        run: frames per run.
+        odd_alone: the first frame of an odd number of frames is a run of its own.
+    """
+
+    channels: int
+    spatial: int = 8
+    temporal: int = 4
+    run: int = 8
+    odd_alone: bool = True
+
+    def round_frames(self, frames: int) -> int:
+        """The largest multiple of `run` that is not above `frames`; 1, a picture, if there is none."""
+        return max(frames // self.run * self.run, 1)
+
+    def latent_frames(self, frames: int) -> int:
+        """Latent frames of all runs; `frames / run · (run / temporal)` for whole runs, rounded up."""
+        alone = int(self.odd_alone and frames % 2)
+        runs, rest = divmod(frames - alone, self.run)
+        return alone + runs * -(-self.run // self.temporal) + -(-rest // self.temporal)
+
+    def latent_shape(self, geometry: Geometry) -> tuple[int, int, int, int, int]:
+        """`(B, C, f, h, w)` of the latents of a video of this size."""
+        return _shape(geometry, self.channels, self.spatial, self.latent_frames(geometry.frames))
+
+
+def _shape(geometry: Geometry, channels: int, spatial: int, frames: int) -> tuple[int, int, int, int, int]:
+    return (geometry.batch, channels, frames, geometry.height // spatial, geometry.width // spatial)
+
+
+def draw(moments: Tensor, generator: Generator | None) -> Tensor:
+    """The posterior's mean, or a sample of it when a generator is given (Kingma and Welling 2013, section 2.4).
+
+    Args:
+        moments: `(B, 2·C, …)`, mean and logarithm of the variance joined on channels; the latter is kept in −30…20.
+        generator: draws as many normal numbers as there are means, in their dtype.
+    """
+    mean, logvar = moments.chunk(2, dim=1)
+    if generator is None:
+        return mean
+    noise = torch.randn(mean.shape, generator=generator, device=generator.device, dtype=mean.dtype)
+    return mean + torch.exp(0.5 * logvar.clamp(-30, 20)) * noise.to(mean.device)
 
 
 def resize_map(pixels: Tensor, size: tuple[int, int, int], *, first_frame_alone: bool) -> Tensor:

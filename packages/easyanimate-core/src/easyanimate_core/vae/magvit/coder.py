@@ -3,34 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from easyanimate_core.vae.magvit.blocks import DownBlock, FrameGroupNorm, MidBlock, UpBlock
+from easyanimate_core.vae.magvit.blocks import DownBlock, Layout, MidBlock, UpBlock
 from easyanimate_core.vae.magvit.causal_conv import CausalConv3d
+from easyanimate_core.vae.magvit.passes import TimePass, rejoin
+from easyanimate_core.vae.magvit.schemes import Run
 
-if TYPE_CHECKING:
-    from easyanimate_core.vae.magvit.causal_conv import TimeStream
-
-__all__ = ["Decoder", "Encoder", "Layout"]
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """What encoder and decoder have in common.
-
-    Attributes:
-        layers: residual blocks per stage.
-        groups: of every group norm.
-        attention_heads: in the middle; `None` without attention.
-    """
-
-    layers: int
-    groups: int
-    attention_heads: int | None
+__all__ = ["Decoder", "Encoder"]
 
 
 class Encoder(nn.Module):
@@ -48,29 +29,20 @@ class Encoder(nn.Module):
         self.conv_in = CausalConv3d(in_channels, widths[0])
         last = len(widths) - 1
         self.down_blocks = nn.ModuleList(
-            DownBlock(
-                widths[max(i - 1, 0)],
-                width,
-                layers=layout.layers,
-                groups=layout.groups,
-                downsample=i < last,
-                temporal=temporal[i],
-            )
+            DownBlock(widths[max(i - 1, 0)], width, layout, downsample=i < last, temporal=temporal[i])
             for i, width in enumerate(widths)
         )
-        self.mid_block = MidBlock(
-            widths[-1], layers=layout.layers, groups=layout.groups, attention_heads=layout.attention_heads
-        )
-        self.conv_norm_out = FrameGroupNorm(layout.groups, widths[-1])
+        self.mid_block = MidBlock(widths[-1], layout)
+        self.conv_norm_out = layout.norm(widths[-1])
         self.conv_out = CausalConv3d(widths[-1], out_channels)
 
-    def forward(self, x: Tensor, stream: TimeStream) -> Tensor:
-        """One chunk of a pass over time."""
-        x = self.conv_in.causal(x, stream)
+    def forward(self, x: Tensor, run: Run) -> Tensor:
+        """One run of a pass over time: `x` are its frames."""
+        x = self.conv_in.over(x, run.time)
         for block in self.down_blocks:
-            x = block(x, stream)
-        x = self.mid_block(x, stream)
-        return self.conv_out.causal(F.silu(self.conv_norm_out(x)), stream)
+            x = block(x, run.time)
+        x = self.mid_block(x, run.time)
+        return self.conv_out.over(self.conv_norm_out(x), run.time)
 
 
 class Decoder(nn.Module):
@@ -88,27 +60,22 @@ class Decoder(nn.Module):
         reverse = list(reversed(widths))
         last = len(widths) - 1
         self.conv_in = CausalConv3d(in_channels, reverse[0])
-        self.mid_block = MidBlock(
-            reverse[0], layers=layout.layers, groups=layout.groups, attention_heads=layout.attention_heads
-        )
+        self.mid_block = MidBlock(reverse[0], layout)
         self.up_blocks = nn.ModuleList(
-            UpBlock(
-                reverse[max(i - 1, 0)],
-                width,
-                layers=layout.layers + 1,
-                groups=layout.groups,
-                upsample=i < last,
-                temporal=temporal[i],
-            )
+            UpBlock(reverse[max(i - 1, 0)], width, layout, upsample=i < last, temporal=temporal[i])
             for i, width in enumerate(reverse)
         )
-        self.conv_norm_out = FrameGroupNorm(layout.groups, reverse[-1])
+        self.conv_norm_out = layout.norm(reverse[-1])
         self.conv_out = CausalConv3d(reverse[-1], out_channels)
 
-    def forward(self, z: Tensor, stream: TimeStream) -> Tensor:
-        """One chunk of a pass over time."""
-        x = self.conv_in.causal(z, stream)
-        x = self.mid_block(x, stream)
-        for block in self.up_blocks:
-            x = block(x, stream)
-        return self.conv_out.causal(F.silu(self.conv_norm_out(x)), stream)
+    def forward(self, z: Tensor, run: Run) -> Tensor:
+        """One run of a pass over time: `z` are the latents that it sees, the pixels are of its own."""
+        x = self.mid_block(self.conv_in.over(z, run.time), run.time)
+        return self._raised(x[:, :, run.own], 0, run.time)
+
+    def _raised(self, x: Tensor, stage: int, time: TimePass) -> Tensor:
+        """Through the stages from `stage` on. A piece goes all the way up before the next one is begun."""
+        if stage == len(self.up_blocks):
+            return self.conv_out.over(self.conv_norm_out(x), time)
+        done = [self._raised(self.up_blocks[stage](piece, time), stage + 1, time) for piece in time.pieces(x)]
+        return rejoin(done)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby, islice
 
 import torch
 from torch import Tensor
 
-__all__ = ["TileGrid", "blend_corner", "join"]
+__all__ = ["TileGrid", "blend_corner", "by_tiles", "join"]
 
 _Tile = tuple[slice, slice]
 
@@ -34,6 +36,23 @@ class TileGrid:
             [(slice(i, i + self.size), slice(j, j + self.size)) for j in range(0, width, self.stride)]
             for i in range(0, height, self.stride)
         ]
+
+
+def by_tiles(plane: Tensor, grid: TileGrid, code: Callable[[Tensor], Tensor], together: int) -> list[list[Tensor]]:
+    """What `code` makes of each tile of `plane (B, …, H, W)`, by rows.
+
+    Args:
+        plane: samples of a batch stay together.
+        grid: how to cut.
+        code: `(B', …)` to the same number of samples.
+        together: tiles of one size that are given to `code` as one batch.
+    """
+    done = []
+    for row in grid.rows(*plane.shape[-2:]):
+        sizes = groupby((plane[..., y, x] for y, x in row), key=lambda tile: tile.shape)
+        batches = [batch for _, tiles in sizes for batch in _batched(tiles, together)]
+        done.append([tile for batch in batches for tile in code(torch.cat(batch)).chunk(len(batch))])
+    return done
 
 
 def _fade(before: Tensor, after: Tensor, extent: int, dim: int) -> Tensor:
@@ -73,3 +92,10 @@ def blend_corner(whole: Tensor, corner: Tensor) -> Tensor:
     result = whole.clone()
     result[..., -h:, -w:] = (weight * corner + (1 - weight) * whole[..., -h:, -w:]).to(whole.dtype)
     return result
+
+
+def _batched(items: Iterable[Tensor], size: int) -> Iterator[tuple[Tensor, ...]]:
+    """`size` at a time; the last ones may be fewer. (`itertools.batched` needs Python 3.12.)"""
+    rest = iter(items)
+    while batch := tuple(islice(rest, size)):
+        yield batch
