@@ -7,7 +7,25 @@ import torch.nn.functional as F
 from diffusers.models.normalization import FP32LayerNorm
 from torch import Tensor, nn
 
-__all__ = ["AdaLayerNormZero", "RMSNorm", "Timestep"]
+__all__ = ["LATENT_PIXELS", "AdaLayerNormZero", "RMSNorm", "Timestep", "has_picture", "sinusoid"]
+
+LATENT_PIXELS = 8
+"""Pixels per latent pixel along each side, of every released VAE. A denoiser that was trained with the size of the
+picture as a condition knows it from the latents' shape."""
+
+
+def has_picture(tokens: Tensor) -> Tensor:
+    """`(B,)` bool: whether a sample of image tokens `(B, L, D)` has a picture; one of zeros alone has none."""
+    return tokens.ne(0).flatten(1).any(dim=1)
+
+
+def sinusoid(numbers: Tensor, width: int, *, cos_first: bool = True, freq_shift: float = 0) -> Tensor:
+    """Sines and cosines of numbers `(n,)`, `(n, width)` float32. Ho et al., "DDPM" (2020), appendix B."""
+    half = width // 2
+    k = torch.arange(half, dtype=torch.float32, device=numbers.device)
+    frequency = torch.exp(-torch.log(torch.tensor(10000.0)) * k / (half - freq_shift))
+    angle = numbers.float()[:, None] * frequency[None]
+    return torch.cat([angle.cos(), angle.sin()] if cos_first else [angle.sin(), angle.cos()], -1)
 
 
 class RMSNorm(nn.Module):
@@ -37,12 +55,8 @@ class Timestep(nn.Module):
 
     def forward(self, timestep: Tensor, dtype: torch.dtype) -> Tensor:
         """`(B,)` to `(B, width)`; the sinusoid is computed in float32."""
-        half = self.sinusoid_dim // 2
-        k = torch.arange(half, dtype=torch.float32, device=timestep.device)
-        frequency = torch.exp(-torch.log(torch.tensor(10000.0)) * k / (half - self.freq_shift))
-        angle = timestep.float()[:, None] * frequency[None]
-        halves = [angle.cos(), angle.sin()] if self.cos_first else [angle.sin(), angle.cos()]
-        out: Tensor = self.linear_2(F.silu(self.linear_1(torch.cat(halves, -1).to(dtype))))
+        waves = sinusoid(timestep, self.sinusoid_dim, cos_first=self.cos_first, freq_shift=self.freq_shift)
+        out: Tensor = self.linear_2(F.silu(self.linear_1(waves.to(dtype))))
         return out
 
 
@@ -54,10 +68,14 @@ class AdaLayerNormZero(nn.Module):
         self.linear = nn.Linear(time_dim, 6 * width)
         self.norm = FP32LayerNorm(width, eps=eps, elementwise_affine=affine)
 
+    def vectors(self, temb: Tensor) -> tuple[Tensor, ...]:
+        """Shift, scale and gate of the video, then of the text, `(B, 1, D)` each, from `temb (B, T)`."""
+        chunks: tuple[Tensor, ...] = self.linear(F.silu(temb))[:, None].chunk(6, dim=-1)
+        return chunks
+
     def forward(self, video: Tensor, text: Tensor, temb: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """`video (B, S, D)`, `text (B, L, D)`, `temb (B, T)` to both modulated and both gates `(B, 1, D)`."""
-        chunks = self.linear(F.silu(temb))[:, None].chunk(6, dim=-1)
-        shift, scale, gate, text_shift, text_scale, text_gate = chunks
+        shift, scale, gate, text_shift, text_scale, text_gate = self.vectors(temb)
         video = self.norm(video) * (1 + scale) + shift
         text = self.norm(text) * (1 + text_scale) + text_shift
         return video, text, gate, text_gate
