@@ -1,4 +1,4 @@
-"""The samplers of the `samplers` slot, over diffusers' schedulers."""
+"""The sampler of flow matching, over diffusers' scheduler."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from diffusers import FlowMatchEulerDiscreteScheduler
 
-from easyanimate_core.errors import InvalidRequest
 from easyanimate_core.interfaces import Schedule
 from easyanimate_core.samplers.options import FlowOptions
 from easyanimate_core.samplers.process import FlowMatching
+from easyanimate_core.samplers.strength import first_step, given
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from torch import Generator, Tensor
 
@@ -46,11 +46,7 @@ class Flow:
         Raises:
             InvalidRequest: an argument is out of range.
         """
-        if steps < 1:
-            raise InvalidRequest(f"steps is '{steps}'", "Take at least 1 step.")
-        if not 0.0 <= strength <= 1.0:
-            raise InvalidRequest(f"strength is '{strength}'", "It goes from 0 (unchanged) to 1 (all new).")
-        self._steps, self._start = steps, steps - min(int(steps * strength), steps)
+        self._steps, self._start = steps, first_step(steps, strength)
         self._rewind(self._start)
         return Schedule(self._scheduler.timesteps[self._start :].clone(), self._start)
 
@@ -66,9 +62,7 @@ class Flow:
         """
         if self._start == 0:
             return noise
-        if clean is None:
-            raise InvalidRequest("strength is below 1, and there is no video to start from", "Give a source video.")
-        return self.renoise(clean, noise, 0)
+        return self.renoise(given(clean), noise, 0)
 
     def renoise(self, clean: Tensor, noise: Tensor, index: int) -> Tensor:
         """Clean latents with unit noise at the level before step `index`; see `interfaces.Renoises`."""
@@ -80,7 +74,14 @@ class Flow:
         """The latents themselves: flow matching keeps their scale."""
         return latents
 
-    def step(self, prediction: Tensor, index: int, latents: Tensor, *, generator: Generator | None = None) -> Tensor:
+    def step(
+        self,
+        prediction: Tensor,
+        index: int,
+        latents: Tensor,
+        *,
+        generator: Generator | Sequence[Generator] | None = None,
+    ) -> Tensor:
         """Latents at step `index` of the schedule to the next, in the prediction's dtype.
 
         Any step may be asked for, so that an interrupted run can go on in the middle.
