@@ -35,14 +35,24 @@ def golden(name: str) -> tuple[Case, MMDiT]:
 
 
 def sample(model: MMDiT, call: Call) -> torch.Tensor:
+    given = dict(call.inputs)
+    conditions = {"masked": given.pop("inpaint_latents")} if "inpaint_latents" in given else {}
     with torch.no_grad():
-        return model(**call.inputs)
+        return model(**given, conditions=conditions)
 
 
-@pytest.mark.feature("C013")
-@pytest.mark.parametrize("name", [call.name for call in load_case("transformer_v5_1_t2v").calls])
-def test_output_equals_the_recorded_one(name: str) -> None:
-    case, model = golden("transformer_v5_1_t2v")
+@pytest.mark.feature("C013", "C005")
+@pytest.mark.parametrize(
+    ("recorded", "name"),
+    [
+        pytest.param(case, call.name, id=f"{case}-{call.name}")
+        for case in ("transformer_v5_1_t2v", "transformer_v5_t2v", "transformer_v5_inp")
+        for call in load_case(case).calls
+    ],
+)
+def test_output_equals_the_recorded_one(recorded: str, name: str) -> None:
+    """V5 reads two texts, those of BERT first; its inpainting channels come after the latents."""
+    case, model = golden(recorded)
     call = case.call(name)
     seen: dict[str, torch.Tensor] = {}
     model.time_embedding.register_forward_hook(lambda m, i, out: seen.update(temb=out))
@@ -86,6 +96,8 @@ def test_a_clip_is_laid_into_the_training_grid(grid: tuple[int, int], corners: t
     [
         ({**V5, "num_layers": 48, "in_channels": 33}, 11_797_692_480, 1938),
         ({**V5, "num_layers": 36, "mmdit_layers": 18, "in_channels": 33}, 6_813_097_536, 1170),
+        # Control has an input of 32 channels: one less for each of the 3072 × 2 × 2 weights.
+        ({**V5, "num_layers": 48, "in_channels": 32}, 11_797_692_480 - 3072 * 4, 1938),
         ({**V5_1, "num_layers": 48, "in_channels": 33}, 11_799_265_856, 1937),
         ({**V5_1, "num_layers": 36, "mmdit_layers": 18, "in_channels": 33}, 6_814_670_912, 1169),
         ({**V5_1, "num_layers": 36, "mmdit_layers": 18}, 6_814_462_016, 1169),

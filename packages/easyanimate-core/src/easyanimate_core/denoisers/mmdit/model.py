@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,9 +15,12 @@ from torch import Tensor, nn
 
 from easyanimate_core.data import Inlet, Inpainting, TextEmbedding
 from easyanimate_core.denoisers.layers import RMSNorm, Timestep
-from easyanimate_core.denoisers.mmdit.block import Block
+from easyanimate_core.denoisers.mmdit.block import Block, BlockVectors
+from easyanimate_core.denoisers.mmdit.fused import modulate
+from easyanimate_core.denoisers.mmdit.prepared import Known, PreparedMMDiT, prepare
 from easyanimate_core.denoisers.rotary import rotary_3d
 from easyanimate_core.errors import CheckpointMismatch, IncompatibleConditions
+from easyanimate_core.interfaces import UsesBound
 
 __all__ = ["MMDiT", "MMDiTTokens"]
 
@@ -32,6 +35,7 @@ class MMDiTTokens:
         temb: `(B, T)` time embedding.
         rotary: cos and sin, each `(S, head_dim)` float32.
         grid: `(f, h, w)` in patches, `S = f·h·w`.
+        vectors: what each block takes from `temb`, where that is known already; see `MMDiT.vectors`.
     """
 
     video: Tensor
@@ -39,6 +43,7 @@ class MMDiTTokens:
     temb: Tensor
     rotary: tuple[Tensor, Tensor]
     grid: tuple[int, int, int]
+    vectors: tuple[BlockVectors, ...] | None = None
 
     def replaced(self, video: Tensor) -> MMDiTTokens:
         """A copy with other video tokens."""
@@ -56,8 +61,7 @@ class _AdaLayerNormOut(nn.Module):
     def forward(self, x: Tensor, temb: Tensor) -> Tensor:
         """`(B, S, D)` and `(B, T)` to `(B, S, D)`."""
         shift, scale = self.linear(F.silu(temb))[:, None].chunk(2, dim=-1)
-        y: Tensor = self.norm(x) * (1 + scale) + shift
-        return y
+        return modulate(self.norm, x, scale, shift)
 
 
 def _text_projection(text_dim: int, width: int, *, norm_dim: int | None) -> nn.Module:
@@ -71,9 +75,11 @@ class MMDiT(ModelMixin, ConfigMixin, PeftAdapterMixin):
     The constructor's arguments are the keys of a released `config.json`; defaults are those of the released
     code when a key is missing. The first `mmdit_layers` blocks have own weights for text.
 
+    With `ref_channels` and `clip_channels`, the weights for tokens of reference pictures are kept and saved, and
+    nothing reads them: no release feeds them, and the code that would read them drops the text.
+
     Raises:
-        CheckpointMismatch: the config asks for a feature that no released model uses
-            (`swa_layers`, `ref_channels`, `clip_channels`).
+        CheckpointMismatch: the config asks for `swa_layers`, which no released model uses.
     """
 
     _supports_gradient_checkpointing = True
@@ -119,16 +125,17 @@ class MMDiT(ModelMixin, ConfigMixin, PeftAdapterMixin):
         resize_inpaint_mask_directly: bool = False,
     ) -> None:
         super().__init__()
-        dormant = {"swa_layers": swa_layers, "ref_channels": ref_channels, "clip_channels": clip_channels}
-        for name, value in dormant.items():
-            if value:
-                raise CheckpointMismatch(
-                    f"the config sets '{name}' to '{value}', which no released checkpoint does",
-                    "Set it to null.",
-                )
+        if swa_layers:
+            what = f"the config sets 'swa_layers' to '{swa_layers}', which no released checkpoint does"
+            raise CheckpointMismatch(what, "Set it to null.")
         self.inlets: tuple[Inlet, ...] = ()
         self.gradient_checkpointing = False
         self._build()
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """The transformer blocks, in order."""
+        return tuple(cast("Block", block) for block in self.transformer_blocks)
 
     @property
     def inpainting(self) -> Inpainting:
@@ -144,6 +151,10 @@ class MMDiT(ModelMixin, ConfigMixin, PeftAdapterMixin):
             width, c.time_embed_dim, flip_sin_to_cos=c.flip_sin_to_cos, freq_shift=c.freq_shift
         )
         self.proj = nn.Conv2d(c.in_channels, width, c.patch_size, stride=c.patch_size)
+        if c.ref_channels:
+            self.ref_proj = nn.Conv2d(c.ref_channels, width, c.patch_size, stride=c.patch_size)
+        if c.clip_channels:
+            self.clip_proj = nn.Linear(c.clip_channels, width)
         # The second norm is sized by the first encoder's width in the released code; kept for its weights.
         norm_dim = c.text_embed_dim if c.add_norm_text_encoder else None
         self.text_proj = _text_projection(c.text_embed_dim, width, norm_dim=norm_dim)
@@ -193,6 +204,7 @@ class MMDiT(ModelMixin, ConfigMixin, PeftAdapterMixin):
         conditions: Mapping[str, Tensor],
         *,
         rotary: tuple[Tensor, Tensor] | None = None,
+        known: Known | None = None,
     ) -> MMDiTTokens:
         """Latents `(B, C, f, h, w)`, timesteps `(B,)`, one embedding per text encoder, wired channels.
 
@@ -202,6 +214,7 @@ class MMDiT(ModelMixin, ConfigMixin, PeftAdapterMixin):
             text: states `(B, L, text_embed_dim)` each; masks are not used, padding is attended.
             conditions: channel tensors by inlet name, in inlet order.
             rotary: tables to use instead of the model's own.
+            known: what has been computed before the loop instead of from `timestep` and `text`; see `prepared`.
         """
         x = torch.cat([latents, *conditions.values()], dim=1)
         if x.shape[1] != self.config.in_channels:
@@ -210,7 +223,7 @@ class MMDiT(ModelMixin, ConfigMixin, PeftAdapterMixin):
                 "Every channel inlet must be wired; see data.wire.",
             )
         batch, _, frames = x.shape[:3]
-        temb = self.time_embedding(timestep, latents.dtype)
+        temb = self.time_embedding(timestep, latents.dtype) if known is None else known.temb[:batch]
         patches = self.proj(x.transpose(1, 2).flatten(0, 1))
         grid = (frames, *patches.shape[-2:])
         video = patches.flatten(2).transpose(1, 2).reshape(batch, -1, patches.shape[1])
@@ -220,7 +233,15 @@ class MMDiT(ModelMixin, ConfigMixin, PeftAdapterMixin):
                 self.config.sample_width // self.config.patch_size,
             )
             rotary = rotary_3d(self.config.attention_head_dim, grid, base, str(video.device))
-        return MMDiTTokens(video, self._project_text(text), temb, rotary, grid)
+        projected, vectors = (None, None) if known is None else (known.projected(text), known.vectors)
+        states = self._project_text(text) if projected is None else projected
+        return MMDiTTokens(video, states, temb, rotary, grid, vectors)
+
+    def prepared(
+        self, timesteps: Tensor, text: Sequence[TextEmbedding], dtype: torch.dtype
+    ) -> tuple[PreparedMMDiT, ...] | None:
+        """What is the same in every run of the loop's body, once for all steps; see `PreparesSteps`."""
+        return prepare(self, timesteps, text, dtype)
 
     def _project_text(self, text: Sequence[TextEmbedding]) -> Tensor:
         projections = [self.text_proj] if self.text_proj_t5 is None else [self.text_proj, self.text_proj_t5]
@@ -235,17 +256,43 @@ class MMDiT(ModelMixin, ConfigMixin, PeftAdapterMixin):
     def trunk(self, tokens: MMDiTTokens) -> MMDiTTokens:
         """All blocks and the final norms."""
         video, text = tokens.video, tokens.text
-        for block in self.transformer_blocks:
-            video, text = self._run(block, video, text, tokens)
+        for index in range(len(self.transformer_blocks)):
+            video, text = self._run(index, video, text, tokens)
         return tokens.replaced(self.norm_out(self.norm_final(video), tokens.temb))
 
-    def _run(self, block: nn.Module, video: Tensor, text: Tensor, tokens: MMDiTTokens) -> tuple[Tensor, Tensor]:
-        arguments = (video, text, tokens.temb, *tokens.rotary)
+    def _run(self, index: int, video: Tensor, text: Tensor, tokens: MMDiTTokens) -> tuple[Tensor, Tensor]:
+        """Block number `index`; nobody reads the text that the last one would make."""
+        block = self.transformer_blocks[index]
+        vectors = None if tokens.vectors is None else tokens.vectors[index]
+        read = index + 1 < len(self.transformer_blocks)
+        arguments = (video, text, tokens.temb, *tokens.rotary, vectors, read)
         if torch.is_grad_enabled() and self.gradient_checkpointing:
             result = self._gradient_checkpointing_func(block, *arguments)
         else:
             result = block(*arguments)
         return result[0], result[1]
+
+    def first(self, tokens: MMDiTTokens) -> MMDiTTokens:
+        """The first block alone; see `SplitsTrunk`."""
+        video, text = self._run(0, tokens.video, tokens.text, tokens)
+        return replace(tokens, video=video, text=text)
+
+    def rest(self, tokens: MMDiTTokens) -> MMDiTTokens:
+        """All other blocks and the final norms."""
+        video, text = tokens.video, tokens.text
+        for index in range(1, len(self.transformer_blocks)):
+            video, text = self._run(index, video, text, tokens)
+        return tokens.replaced(self.norm_out(self.norm_final(video), tokens.temb))
+
+    def probe(self, tokens: MMDiTTokens) -> Tensor:
+        """The first block's modulated video input `(B, S, D)`; see `ShowsChange`."""
+        norm = self.blocks[0].norm1
+        shift, scale, *_ = norm.vectors(tokens.temb) if tokens.vectors is None else tokens.vectors[0][0]
+        return modulate(norm.norm, tokens.video, scale, shift)
+
+    def steady_modules(self) -> tuple[nn.Module, ...]:
+        """What `probe` reads of the first block; see `KeepsSteady`."""
+        return (self.blocks[0].norm1,)
 
     def head(self, tokens: MMDiTTokens) -> Tensor:
         """Tokens to a prediction `(B, C, f, h, w)`; inside a token, channels come before pixels."""
@@ -272,6 +319,6 @@ class MMDiT(ModelMixin, ConfigMixin, PeftAdapterMixin):
         return self.head(self.trunk(tokens))
 
     def set_attention(self, backend: Any) -> None:
-        """Use an attention backend in every block."""
-        for block in self.transformer_blocks:
-            block.backend = backend
+        """Use an attention backend in every block. One that can use it is told how large the block's logits may be."""
+        for block in self.blocks:
+            block.backend = backend.within(block.logit_bound()) if isinstance(backend, UsesBound) else backend

@@ -12,7 +12,29 @@ if TYPE_CHECKING:
 
     from easyanimate_core.interfaces import AttentionCall
 
-__all__ = ["Matmul", "Sdpa"]
+__all__ = ["Matmul", "Sdpa", "as_bytes", "attention", "int8_attention"]
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, scale: float, bound: float | None = None) -> Tensor:
+    """`softmax(scale·q·kᵀ)·v` over `(B, N, L, D)`; the bound changes nothing but how a kernel gets there."""
+    return scaled_dot_product_attention(q, k, v, scale=scale)
+
+
+def as_bytes(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Every token of `(B, N, L, D)` as int8, its largest value at ±127, and float32 scales `(B, N, L)`."""
+    wide = x.float()
+    scale = wide.abs().amax(-1).clamp_min(torch.finfo(torch.float32).tiny) / 127
+    return (wide / scale[..., None]).round().to(torch.int8), scale
+
+
+def int8_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """`attention` of queries and keys as bytes; rounding lets the gradient of the exact one through."""
+    centred = k.float() - k.float().mean(2, keepdim=True)
+    rounded = []
+    for exact in (q.float(), centred):
+        steps, size = as_bytes(exact.detach())
+        rounded.append((exact + (steps.float() * size[..., None] - exact).detach()).to(v.dtype))
+    return scaled_dot_product_attention(rounded[0], rounded[1], v, scale=scale)
 
 
 class Sdpa:

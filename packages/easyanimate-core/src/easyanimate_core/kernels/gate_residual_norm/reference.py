@@ -1,0 +1,24 @@
+"""The definition of a gated residual followed by adaptive layer norm."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from easyanimate_core.kernels.ada_norm.reference import ada_norm
+
+__all__ = ["gate_residual_norm"]
+
+
+def gate_residual_norm(
+    x: Tensor,
+    y: Tensor,
+    gate: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    scale: Tensor,
+    shift: Tensor,
+    eps: float,
+) -> tuple[Tensor, Tensor]:
+    """`r = x + gate·y` and `LN(r)·(1 + scale) + shift`."""
+    residual = x + gate * y
+    return residual, ada_norm(residual, weight, bias, scale, shift, eps)
