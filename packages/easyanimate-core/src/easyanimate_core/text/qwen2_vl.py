@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from torch import Tensor, nn
 from transformers import Qwen2Tokenizer, Qwen2VLConfig
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLTextModel
@@ -69,9 +70,18 @@ class Qwen2VLTextEncoder(nn.Module):
         return dict(self.state_dict())
 
     def chat(self, prompt: str) -> str:
-        """The text that the model really reads: the prompt as one turn of the checkpoint's chat template."""
+        """The text that the model really reads: the prompt as one turn of the checkpoint's chat template.
+
+        Raises:
+            CheckpointMismatch: there is no template, or it does more than write text; it runs in a sandbox.
+        """
         turn = {"role": "user", "content": [{"type": "text", "text": prompt}]}
-        return str(self.tokenizer.apply_chat_template([turn], tokenize=False, add_generation_prompt=True))
+        try:
+            return str(self.tokenizer.apply_chat_template([turn], tokenize=False, add_generation_prompt=True))
+        except (TemplateError, ValueError) as error:
+            first = str(error).splitlines()[0]
+            what = f"the chat template of '{self.tokenizer.name_or_path}' cannot be used: {first}"
+            raise CheckpointMismatch(what, "Fetch tokenizer/ again, from its authors.") from error
 
     def tokenize(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Token ids and mask, `(B, L)` int64 each on the CPU, padded on the right to `max_length`.
