@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from easyanimate_core.offload.blocks import size_of
+from easyanimate_core.offload.pack import tensors_of
+from easyanimate_core.placing import Footprint
+
 if TYPE_CHECKING:
     from easyanimate_core.interfaces import Toolbox
 
-__all__ = ["Resident"]
+__all__ = ["Auto", "Resident"]
 
 
 class Resident:
@@ -38,6 +42,20 @@ class Resident:
         for module, home in self._homes:
             module.to(home)
         self._homes.clear()
+
+    def footprint(self, role: str, module: nn.Module) -> Footprint:
+        """All of it, always; see `placing.Foretells`."""
+        size = size_of(tensors_of(module))
+        return Footprint(idle=size, used=size)
+
+    def held(self) -> tuple[int, int]:
+        """All of it, now and at most; see `placing.KeepsAside`."""
+        size = size_of(tensors_of(*(module for module, _ in self._homes)))
+        return size, size
+
+
+class Auto(Resident):
+    """What the planner decides; resident where nobody asked it."""
 
 
 def _placement(module: nn.Module) -> torch.device:

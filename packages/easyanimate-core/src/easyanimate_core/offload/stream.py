@@ -1,0 +1,224 @@
+"""Blocks stream through a ring on the device: block i + 1 is fetched while block i runs.
+
+Weights are packed, one buffer per block, in pinned main memory or in a file; one copy brings a block, none goes back.
+Blocks that stay on the device, as many as a budget allows, are spread evenly, so that every fetch has equally long.
+The output is that of `resident`, bit by bit: the same numbers, in other places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from easyanimate_core.offload.blocks import parts_of, size_of
+from easyanimate_core.offload.homes import Homes
+from easyanimate_core.offload.lanes import OpenLane, open_lane
+from easyanimate_core.offload.options import StreamOptions
+from easyanimate_core.offload.pack import Pack
+from easyanimate_core.offload.parts import Ledger, Unit
+from easyanimate_core.offload.ring import Ring, spread
+from easyanimate_core.placing import Footprint
+
+if TYPE_CHECKING:
+    from easyanimate_core.interfaces import Toolbox
+
+__all__ = ["Stream", "staying"]
+
+_OpenLanes = Callable[[Sequence[Tensor], int, torch.device], OpenLane]
+
+
+class Stream:
+    """Fetches blocks ahead of the computation; see the module.
+
+    Args:
+        options: budget, slots, source.
+        lanes: makes what fetches; for tests.
+    """
+
+    def __init__(self, options: StreamOptions | None = None, *, lanes: _OpenLanes = open_lane) -> None:
+        self.options = options or StreamOptions()
+        self._lanes = lanes
+        self._components: dict[str, _Streamed] = {}
+        self._homes = Homes()
+        self.ledger = Ledger()
+
+    def attach(self, toolbox: Toolbox, device: torch.device) -> None:
+        """Pack the modules' weights, block by block; the device holds none until they are used.
+
+        Raises:
+            ExecutionError: the file cannot be written.
+        """
+        for role, module in toolbox.modules().items():
+            if isinstance(module, nn.Module) and role not in self._components:
+                self.take(role, module, device)
+
+    def take(self, role: str, module: nn.Module, device: torch.device) -> None:
+        """Pack one component, before the next one is read; see `placing.TakesParts`.
+
+        Raises:
+            ExecutionError: the file cannot be written.
+        """
+        if not self._components:
+            self.ledger = Ledger()
+            self._homes = Homes(
+                pinned=device.type == "cuda", files=self.options.source == "disk", folder=self.options.folder
+            )
+        self._components[role] = _Streamed(module, self.options, self._homes, device, self.ledger, self._lanes)
+
+    @contextmanager
+    def using(self, *roles: str) -> Iterator[None]:
+        """Inside, the components of these roles can run; `text` means all text encoders."""
+        used = [c for role, c in self._components.items() if role in roles or role.split("_")[0] in roles]
+        entered: list[_Streamed] = []
+        try:
+            for component in used:
+                entered.append(component)
+                component.enter()
+            yield
+        finally:
+            for component in reversed(entered):
+                component.leave()
+
+    def detach(self) -> None:
+        """Give the modules back: in main memory, without hooks, the file removed."""
+        for component in self._components.values():
+            component.give_back()
+        self._components.clear()
+        self._homes.close()
+
+    def held(self) -> tuple[int, int]:
+        """Bytes on the device now, and at most; see `placing.KeepsAside`."""
+        return self.ledger.now, self.ledger.peak
+
+    def footprint(self, role: str, module: nn.Module) -> Footprint:
+        """The rest, the ring, and the blocks that stay; see `placing.Foretells`."""
+        parts = parts_of(module)
+        sizes, rest = [size_of(own) for own in parts.own], size_of(parts.rest)
+        stay = staying(sizes, rest, self.options)
+        streamed = [size for block, size in enumerate(sizes) if block not in stay]
+        ring = self.options.slots * max(streamed, default=0)
+        waiting = rest + sum(sizes)
+        in_file = self.options.source == "disk"
+        return Footprint(
+            idle=0,
+            used=rest + ring + sum(sizes[block] for block in stay),
+            host=0 if in_file else waiting,
+            disk=waiting if in_file else 0,
+            moved=sum(streamed),
+            pieces=len(streamed),
+            ahead=True,
+        )
+
+
+def staying(sizes: Sequence[int], rest: int, options: StreamOptions) -> frozenset[int]:
+    """Blocks that stay on the device: all that fit into the budget beside the rest and the ring, evenly spread.
+
+    Args:
+        sizes: bytes of each block.
+        rest: bytes of what is no block.
+        options: the budget and the ring. A budget smaller than rest and ring is exceeded: nothing would run.
+    """
+    if options.budget is None or not sizes:
+        return frozenset()
+    if rest + sum(sizes) <= options.budget:
+        return frozenset(range(len(sizes)))
+    room = options.budget - rest - options.slots * max(sizes)
+    count = len(sizes)
+    while count > 0:
+        chosen = spread(len(sizes), count)
+        if sum(sizes[block] for block in chosen) <= room:
+            return frozenset(chosen)
+        count -= 1
+    return frozenset()
+
+
+class _Streamed:
+    """One component: the rest and the blocks that stay while it is used, and the ring for all others."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        options: StreamOptions,
+        homes: Homes,
+        device: torch.device,
+        ledger: Ledger,
+        lanes: _OpenLanes,
+    ) -> None:
+        parts = parts_of(module)
+        sizes = [size_of(own) for own in parts.own]
+        stay = staying(sizes, size_of(parts.rest), options)
+        steady = [*parts.rest, *(tensor for block in stay for tensor in parts.own[block])]
+        self._steady = Unit(steady, homes, device, ledger)
+        self._device, self._ledger, self._lanes, self._slots = device, ledger, lanes, options.slots
+        number = 0
+        self._packs: dict[int, Pack] = {}
+        self._where: dict[int, Tensor] = {}
+        self._tracks: list[list[int]] = []
+        self._hooks: list[RemovableHandle] = []
+        for track in parts.tracks:
+            numbers = [at for at in range(number, number + len(track)) if at not in stay and parts.own[at]]
+            for at in numbers:
+                pack = self._packs[at] = Pack(parts.own[at])
+                self._where[at] = homes.make(pack.nbytes)
+                pack.fill(self._where[at])
+                self._hooks += self._hooked(track[at - number], at)
+            self._tracks += [numbers] if numbers else []
+            number += len(track)
+        self._order = {block: index for index, block in enumerate(self._packs)}
+        self._users = 0
+        self._lane: OpenLane | None = None
+        self._ring: Ring | None = None
+
+    def _hooked(self, block: nn.Module, number: int) -> list[RemovableHandle]:
+        def enter(module: nn.Module, given: tuple[Any, ...]) -> None:
+            if self._ring is not None and self._lane is not None:
+                slot = self._ring.enter(self._order[number])
+                self._packs[number].bind(self._lane.slots[slot])
+
+        def leave(module: nn.Module, given: tuple[Any, ...], result: Any) -> None:
+            if self._ring is not None:
+                self._packs[number].bind(self._where[number])
+                self._ring.leave(self._order[number])
+
+        return [block.register_forward_pre_hook(enter), block.register_forward_hook(leave, always_call=True)]
+
+    def enter(self) -> None:
+        """The component is used from here on: bring what stays, open the ring."""
+        self._users += 1
+        if self._users > 1:
+            return
+        self._steady.bring()
+        if self._packs:
+            self._lane = self._lanes(list(self._where.values()), self._slots, self._device)
+            self._ledger.add(self._ring_bytes())
+            tracks = [[self._order[block] for block in track] for track in self._tracks]
+            self._ring = Ring(tracks, self._slots, self._lane)
+            if len(tracks) == 1:
+                self._ring.prime(tracks[0][0])
+
+    def leave(self) -> None:
+        """It is used no longer, once this has been said as often as `enter`."""
+        self._users -= 1
+        if self._users:
+            return
+        self._steady.let_go()
+        if self._lane is not None:
+            self._lane.close()
+            self._ledger.add(-self._ring_bytes())
+            self._lane = self._ring = None
+
+    def _ring_bytes(self) -> int:
+        return self._slots * max(home.numel() for home in self._where.values())
+
+    def give_back(self) -> None:
+        """Take the hooks away and leave the weights as they were found."""
+        for hook in self._hooks:
+            hook.remove()
+        self._steady.give_back()
+        for pack in self._packs.values():
+            pack.unbind()
