@@ -16,7 +16,10 @@ class Preprocessor(Protocol):
     """Turns a video into what a control model was trained to follow: edges, depth, poses, lines."""
 
     def __call__(self, frames: Tensor) -> Tensor:
-        """`(F, 3, H, W)` float32 in 0…1 to a control video of the same shape and range."""
+        """`(F, 3, H, W)` float32 in 0…1 on the CPU to a control video of the same shape and range.
+
+        A long video comes in parts, its frames in order: one that looks at neighbours remembers them itself.
+        """
         ...
 
 
