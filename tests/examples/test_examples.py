@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import subprocess
 import sys
 from importlib.resources import files
@@ -10,9 +12,11 @@ from pathlib import Path
 import av
 import pytest
 
+from easyanimate_core.cli.main import run as easyanimate
 from workspace import ROOT
 
 EXAMPLES = ROOT / "examples"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 needs_nano = pytest.mark.skipif(
     not any(item.is_dir() for item in files("easyanimate_core.presets").iterdir() if item.name == "nano"),
@@ -28,6 +32,11 @@ def run(example: str, *arguments: str, folder: Path) -> str:
     return done.stdout
 
 
+def test_every_example_has_its_test():
+    """`third_party_plugin` has a file of its own; a new example belongs into one of both."""
+    assert {path.name for path in EXAMPLES.iterdir()} == {"generate.py", "third_party_plugin"}
+
+
 @needs_nano
 @pytest.mark.slow
 @pytest.mark.feature("C063")
@@ -37,3 +46,17 @@ def test_generate_writes_a_video_that_plays(tmp_path: Path):
     with av.open(tmp_path / "star.mp4") as container:
         frames = list(container.decode(video=0))
     assert len(frames) > 1
+
+
+@needs_nano
+@pytest.mark.feature("C061", "C062")
+def test_the_demo_of_the_readme_verifies_and_is_made_again_bit_by_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """The line of the README, which is also that of `make demo`."""
+    (line,) = re.findall(r"^\$ .*easyanimate (generate .*demo\.mp4.*)$", README, flags=re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EASYANIMATE_HOME", str(tmp_path / "home"))
+    for words in (shlex.split(line), ["verify", "demo.mp4"], ["replay", "demo.mp4"]):
+        assert easyanimate(words) == 0, capsys.readouterr().err
+    assert "identical: every frame of 'demo.mp4' came out the same" in capsys.readouterr().out

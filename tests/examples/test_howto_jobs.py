@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -29,6 +30,10 @@ def test_the_commands_of_the_page_work(
     (batch,) = blocks("toml")
     tiny = "\n".join(f"{name} = {value!r}" for name, value in small.items() if name != "steps")
     Path("videos.toml").write_text(batch.replace("steps = 20", f"steps = 1\n{tiny}"), encoding="utf-8")
+    (lines_of_json,) = blocks("json")
+    rows = [json.dumps({**json.loads(line), **small}) for line in lines_of_json.splitlines()]
+    Path("pairs.jsonl").write_text("\n".join(rows).replace('"steps": [10, 20]', '"steps": [1, 1]'), encoding="utf-8")
+    Path("each.csv").write_text(*blocks("csv"), encoding="utf-8")
     lines = [line.removeprefix("$ ") for block in blocks("console") for line in block.splitlines()]
     assert len(lines) >= 8
     for line in lines:
@@ -38,4 +43,4 @@ def test_the_commands_of_the_page_work(
         status = run([command, *arguments, *(flags if command == "generate" else [])])
         assert status == 0, f"{line}\n{capsys.readouterr().err}"
     assert {path.name for path in tmp_path.glob("*.mp4")} == {"circle.mp4", "large.mp4"}
-    assert len(list((tmp_path / "outputs").glob("*.mp4"))) == 4
+    assert len(list((tmp_path / "outputs").glob("*.mp4"))) == 4 + 2

@@ -1,20 +1,19 @@
-"""Tiny checkpoints with random weights, in the layout of a release and with its real classes."""
+"""A tiny V5.1 checkpoint: Qwen2-VL text encoder, joint transformer, Magvit VAE, flow scheduler."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from torch import Tensor
 from transformers import Qwen2Tokenizer
 
 from easyanimate_core.checkpoints.save import save_component, write_json
 from easyanimate_core.denoisers.mmdit import MMDiT
+from easyanimate_core.testing.tiny.folders import cast, seeded
 from easyanimate_core.text.qwen2_vl import Qwen2VLTextEncoder
 from easyanimate_core.vae.magvit import Magvit
 
@@ -24,6 +23,7 @@ __all__ = [
     "TEXT_ENCODER_CONFIG",
     "TRANSFORMER_CONFIG",
     "VAE_CONFIG",
+    "make_tokenizer",
     "write_checkpoint",
     "write_tokenizer",
 ]
@@ -142,14 +142,14 @@ def write_checkpoint(
     tokenizer = write_tokenizer(folder / "tokenizer", max_length=max_length)
     text_config = {**TEXT_ENCODER_CONFIG, "vocab_size": len(tokenizer)}
     transformer_config = {**TRANSFORMER_CONFIG, "in_channels": in_channels}
-    with _seeded(seed):
+    with seeded(seed):
         transformer = MMDiT(**transformer_config).state_dict()
         vae = Magvit(**VAE_CONFIG).state_dict()
         text = Qwen2VLTextEncoder(text_config, tokenizer).released_state_dict()
     transformer_config["_class_name"] = "EasyAnimateTransformer3DModel"
-    save_component(folder / "transformer", transformer_config, _cast(transformer, dtype))
-    save_component(folder / "vae", {"_class_name": "AutoencoderKLMagvit", **VAE_CONFIG}, _cast(vae, dtype))
-    save_component(folder / "text_encoder", text_config, _cast(text, dtype), weights="model.safetensors")
+    save_component(folder / "transformer", transformer_config, cast(transformer, dtype))
+    save_component(folder / "vae", {"_class_name": "AutoencoderKLMagvit", **VAE_CONFIG}, cast(vae, dtype))
+    save_component(folder / "text_encoder", text_config, cast(text, dtype), weights="model.safetensors")
     (folder / "scheduler").mkdir(exist_ok=True)
     write_json(folder / "scheduler" / "scheduler_config.json", SCHEDULER_CONFIG)
     return folder
@@ -169,6 +169,13 @@ def write_tokenizer(
     Returns:
         The tokenizer as it loads from the folder.
     """
+    tokenizer = make_tokenizer(corpus=corpus, vocabulary=vocabulary, max_length=max_length)
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+def make_tokenizer(*, corpus: Sequence[str] = _CORPUS, vocabulary: int = 320, max_length: int = 64) -> Qwen2Tokenizer:
+    """The tokenizer of `write_tokenizer`, without writing it."""
     # Training has to see text exactly as the finished tokenizer will.
     untrained = Qwen2Tokenizer().backend_tokenizer
     bpe = Tokenizer(models.BPE())
@@ -181,7 +188,7 @@ def write_tokenizer(
     )
     bpe.train_from_iterator(corpus, trainer)
     trained = json.loads(bpe.to_str())["model"]
-    tokenizer = Qwen2Tokenizer(
+    return Qwen2Tokenizer(
         vocab=trained["vocab"],
         merges=[tuple(pair) for pair in trained["merges"]],
         model_max_length=max_length,
@@ -189,18 +196,3 @@ def write_tokenizer(
         extra_special_tokens=list(_SPECIAL_TOKENS[1:]),
         chat_template=CHAT_TEMPLATE,
     )
-    tokenizer.save_pretrained(folder)
-    return tokenizer
-
-
-def _cast(state_dict: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    """The tensors in another dtype."""
-    return {name: tensor.to(dtype) for name, tensor in state_dict.items()}
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Inside, torch's global generator is seeded; afterwards it goes on as if nothing had happened."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield

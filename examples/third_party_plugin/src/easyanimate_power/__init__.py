@@ -1,1 +1,0 @@
-"""A flow sampler whose steps are spaced by a power."""
