@@ -11,7 +11,7 @@ import pytest
 
 from easyanimate_core.cli.main import run
 from easyanimate_core.engine import JobStore, read_manifest
-from easyanimate_core.engine.batch import BatchEntry, read_batch
+from easyanimate_core.engine.batch import BatchEntry, Combine, read_batch
 from easyanimate_core.errors import InvalidOptions
 from easyanimate_core.testing import write_checkpoint
 
@@ -23,10 +23,14 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_checkpoint(tmp_path_factory.mktemp("weights"), max_length=48)
 
 
-def read(folder: Path, name: str, text: str) -> tuple[BatchEntry, ...]:
+def read(folder: Path, name: str, text: str, combine: Combine | None = None) -> tuple[BatchEntry, ...]:
     path = folder / name
     path.write_text(dedent(text).lstrip(), encoding="utf-8")
-    return read_batch(path)
+    return read_batch(path, combine)
+
+
+def pairs_of(entries: tuple[BatchEntry, ...]) -> list[tuple[str | None, object, object]]:
+    return [(entry.place, e.prompt, e.seed) if (e := entry.request) else (entry.place, None, None) for entry in entries]
 
 
 def prompts(entries: tuple[BatchEntry, ...]) -> list[str | None]:
@@ -92,6 +96,48 @@ class TestFiles:
         text = f'combine = "{combine}"\n[vary]\nprompt = ["a", "b"]\nseed = [1, 2]\n'
         entries = read(tmp_path, "jobs.toml", text)
         assert [(e.request.prompt, e.request.seed) for e in entries if e.request] == pairs
+
+    def test_a_line_of_json_may_vary(self, tmp_path: Path) -> None:
+        text = (
+            '{"prompt": "a", "vary": {"seed": [1, 2]}}\n'
+            '{"vary": {"prompt": ["b", "c"], "seed": [3, 4]}, "combine": "zip"}\n'
+            '{"vary": {"prompt": ["d", "e"], "seed": [5, 6]}, "combine": "product"}\n'
+        )
+        varied = [("line 1, job 1", "a", 1), ("line 1, job 2", "a", 2), ("line 2, job 1", "b", 3)]
+        varied += [("line 2, job 2", "c", 4), ("line 3, job 1", "d", 5), ("line 3, job 2", "d", 6)]
+        varied += [("line 3, job 3", "e", 5), ("line 3, job 4", "e", 6)]
+        assert pairs_of(read(tmp_path, "jobs.jsonl", text)) == varied
+        assert len(read(tmp_path, "jobs.jsonl", text, "product")) == 2 + 4 + 4
+        assert len(read(tmp_path, "jobs.jsonl", text, "zip")) == 2 + 2 + 2
+
+    def test_columns_are_crossed_when_that_is_asked_for(self, tmp_path: Path) -> None:
+        text = "prompt,seed,sampler,sampler.shift\na,1,flow,3\nb,,,\n,2,,\n"
+        rows = [("line 2", "a", 1), ("line 3", "b", None)]
+        assert pairs_of(read(tmp_path, "jobs.csv", text, "zip"))[:2] == rows
+        crossed = read(tmp_path, "jobs.csv", text, "product")
+        each = [("a", 1), ("a", 2), ("b", 1), ("b", 2)]
+        assert pairs_of(crossed) == [(f"job {i}", *pair) for i, pair in enumerate(each, start=1)]
+        assert {e.request.sampler.given["shift"] for e in crossed if e.request and e.request.sampler} == {3.0}
+
+    def test_jobs_of_toml_may_vary_and_the_command_line_decides(self, tmp_path: Path) -> None:
+        text = 'combine = "zip"\n[vary]\nprompt = ["a", "b"]\nseed = [1, 2]\n'
+        text += '[[jobs]]\nprompt = "c"\nvary = {seed = [3, 4]}\n'
+        expected = [("job 1, job 1", "c", 3), ("job 1, job 2", "c", 4), ("job 2", "a", 1), ("job 3", "b", 2)]
+        assert pairs_of(read(tmp_path, "jobs.toml", text)) == expected
+        assert len(read(tmp_path, "jobs.toml", text, "product")) == 2 + 4
+
+    def test_one_line_that_cannot_be_combined_is_told_and_the_others_stand(self, tmp_path: Path) -> None:
+        text = (
+            '{"vary": {"prompt": ["a", "b"], "seed": [1]}, "combine": "zip"}\n'
+            '{"vary": {"prompt": ["a"], "seed": [1]}}\n'
+            '{"prompt": "x", "vary": {}}\n{"prompt": "x", "vary": 3}\n{"prompt": "c"}\n'
+        )
+        entries = read(tmp_path, "jobs.jsonl", text)
+        assert prompts(entries) == [None, None, None, None, "c"]
+        said = [entry.error.message for entry in entries if entry.error]
+        assert said[0] == "the entry pairs lists of different lengths: prompt has 2, seed has 1"
+        assert said[1] == "the entry does not say how prompt, seed combine"
+        assert said[2] == said[3] == "the entry: what varies is a list of values each"
 
     @pytest.mark.parametrize(
         ("name", "text", "said"),
@@ -159,6 +205,15 @@ class TestCommand:
         Path("outputs/00000002.mp4").unlink()
         assert batch(first, second, third)[1] == "outputs/00000003.mp4\noutputs/00000004.mp4\n"
         assert [read_manifest(f"outputs/0000000{i}.mp4").request["prompt"] for i in (1, 3, 4)] == ["a", "b", "c"]
+
+    def test_a_product_is_resumed_too(self, batch: Callable[..., Said]) -> None:
+        crossed = {"vary": {"prompt": ["a", "b"], "seed": [1, 2]}, "combine": "product"}
+        status, out, err = batch(crossed, {"vary": {"prompt": ["c"], "seed": ["x"]}, "combine": "zip"})
+        assert (status, len(out.splitlines())) == (4, 4)
+        assert err.startswith("line 2, job 1: 'seed' is 'x'")
+        Path("outputs/00000003.mp4").unlink()
+        assert batch(crossed)[1] == "outputs/00000005.mp4\n"
+        assert read_manifest("outputs/00000005.mp4").request["prompt"] == "b"
 
     def test_what_was_begun_goes_on_with_its_seed(self, batch: Callable[..., Said]) -> None:
         assert batch({"prompt": "a", "output": "a.mp4"}, arguments=("--dry-run",))[:2] == (0, "line 1: a\n")

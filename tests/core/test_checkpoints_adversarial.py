@@ -279,6 +279,39 @@ def test_plain_pickles_and_renamed_ones_do_not_run_either(folder: Path, tmp_path
     assert not witness.exists()
 
 
+@pytest.mark.feature("C019")
+def test_a_text_encoder_with_code_is_refused_and_not_run(folder: Path, tmp_path: Path) -> None:
+    witness, part = tmp_path / "it-ran", folder / "text_encoder"
+    (part / "model.safetensors").unlink()
+    torch.save({"a": Bomb(witness)}, part / "pytorch_model.bin")
+    with pytest.raises(UnsafeCheckpoint, match="would run code"):
+        load(variant(), weights=folder).prepare()
+    assert not witness.exists()
+
+
+@pytest.mark.parametrize("spoil", ["module", "template", "damaged"])
+def test_a_tokenizer_runs_nothing(folder: Path, tmp_path: Path, spoil: str) -> None:
+    witness, part = tmp_path / "it-ran", folder / "tokenizer"
+    config = json.loads((part / "tokenizer_config.json").read_text())
+    if spoil == "module":  # what `trust_remote_code` would import
+        (part / "evil.py").write_text(f"open({str(witness)!r}, 'w')")
+        config |= {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.Evil", None]}}
+    elif spoil == "template":
+        opened = "messages.__class__.__init__.__globals__"
+        (part / "chat_template.jinja").write_text(f"{{{{ {opened}['__builtins__']['open']({str(witness)!r}, 'w') }}}}")
+    else:
+        (part / "tokenizer.json").write_text("{")
+    (part / "tokenizer_config.json").write_text(json.dumps(config))
+    pipe = load(variant(), weights=folder)
+    if spoil == "module":
+        pipe.prepare()
+    else:
+        with pytest.raises(CheckpointError) as caught:
+            pipe(prompt="a", size=(16, 16), frames=1, steps=1)
+        assert str(part) in caught.value.message
+    assert not witness.exists()
+
+
 @pytest.mark.parametrize("value", [{}, [], {"a": 3}, {"state_dict": {"a": "text"}}, {3: torch.ones(1)}, torch.ones(2)])
 def test_a_pickle_that_holds_something_else_is_refused(tmp_path: Path, value: object) -> None:
     torch.save(value, tmp_path / "x.bin")

@@ -123,7 +123,7 @@ class TestGenerateHelp:
         return " ".join(out.split())
 
     def test_every_field_of_the_request_is_an_option(self, text: str) -> None:
-        many = {"conditions", "loras", "segment_prompts"}  # their flags are repeated, and say one at a time
+        many = {"conditions", "loras", "segment_prompts", "step_caches"}  # said one at a time
         for name in set(GenerationRequest.model_fields) - {"prompt"}:
             flag = name.removesuffix("s") if name in many else name
             assert f"--{flag.replace('_', '-')} " in text
@@ -140,7 +140,7 @@ class TestGenerateHelp:
             ("--seed", "INTEGER", "0…2⁶³−1"),
             ("--videos-per-prompt", "INTEGER", "1…64"),
             ("--scale", "TIMES", "1…16"),
-            ("--sampler", "NAME|JSON", "Installed: flow"),
+            ("--sampler", "NAME|JSON", "Installed: euler, euler-a, dpm++, pndm, ddim, flow"),
         ],
     )
     def test_unit_range_and_default(self, text: str, option: str, unit: str, span: str) -> None:
@@ -156,7 +156,7 @@ class TestGenerateHelp:
 
         with using(Host(discover=False, plugins={"easyanimate-heun": Heun()})):
             (option,) = (o for o in options_of(GenerationRequest)(click.Command("any")).params if o.name == "sampler")
-            assert "Installed: flow, heun." in option.help
+            assert ", flow, heun." in option.help
 
 
 class TestRequest:
@@ -349,7 +349,15 @@ class TestListings:
         done = easyanimate("doctor", "--json")
         findings = json.loads(done.stdout)
         assert done.returncode == 0
-        assert {f["area"] for f in findings} == {"versions", "devices", "attention", "media", "models", "plugins"}
+        assert {f["area"] for f in findings} == {
+            "versions",
+            "devices",
+            "attention",
+            "kernels",
+            "media",
+            "models",
+            "plugins",
+        }
         assert all(f["said"] for f in findings)
         works = {f["name"]: f["works"] for f in findings}
         assert works["torch"]

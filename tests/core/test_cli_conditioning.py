@@ -60,8 +60,8 @@ def generate(
     with VideoWriter("room.mp4", fps=8) as writer:
         writer.write(frames)
 
-    def call(*args: str, model: str = "v5.1-7b-inp") -> Said:
-        status = run(["generate", *args, "--model", model, "--weights", str(weights), "--steps", "1", "--seed", "1"])
+    def call(*args: str, model: str = "v5.1-7b-inp", folder: Path = weights) -> Said:
+        status = run(["generate", *args, "--model", model, "--weights", str(folder), "--steps", "1", "--seed", "1"])
         out, err = capsys.readouterr()
         return status, out, err
 
@@ -134,8 +134,9 @@ def test_mistakes_are_one_line_and_a_hint(generate: Generate, arguments: list[st
 
 
 @pytest.mark.feature("C038", "C039")
-def test_a_model_without_the_inlet(generate: Generate) -> None:
-    status, out, err = generate("a prompt", "--start-image", "cat.png", model="v5.1-7b")
+def test_a_model_without_the_inlet(generate: Generate, tmp_path: Path) -> None:
+    words = written(tmp_path / "words", 16)
+    status, out, err = generate("a prompt", "--start-image", "cat.png", model="v5.1-7b", folder=words)
     assert (status, out) == (2, "")
     assert "the model 'v5.1-7b' has no inlet 'mask' for 'frames' (it has: text)" in err
 

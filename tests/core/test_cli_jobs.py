@@ -93,7 +93,9 @@ def test_latents_of_a_stopped_job_can_be_decoded(begun: Say, tmp_path: Path) -> 
     assert status == 0
     assert json.loads(out)["video"] == {"frames": 9, "height": 32, "width": 48, "fps": 8.0}
     assert read_manifest("small.mp4").request["seed"] == 7
-    assert begun("decode", "small.mp4.json")[0] == 3
+    status, _, err = begun("decode", "small.mp4")
+    assert status == 3
+    assert "hint: Give the FILE.latents.safetensors that --keep-latents kept" in err
 
 
 def test_where_jobs_cannot_be_kept_videos_are_made_all_the_same(

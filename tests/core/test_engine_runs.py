@@ -5,10 +5,12 @@ from __future__ import annotations
 import gc
 import hashlib
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -21,7 +23,7 @@ from easyanimate_core.errors import Cancelled, MediaError, UnreadableMedia
 from easyanimate_core.events import CancelToken, Event, EventBus, JobFailed, JobFinished, JobStarted, StageStarted, Step
 from easyanimate_core.interfaces import SamplerState
 from easyanimate_core.media.read import read_video
-from easyanimate_core.media.write import to_uint8
+from easyanimate_core.media.write import VideoWriter, to_uint8
 from easyanimate_core.pipeline import load
 from easyanimate_core.request import GenerationRequest
 from easyanimate_core.samplers.catalog import Flow
@@ -63,6 +65,11 @@ def cancel_when(cancel: CancelToken, wanted: Callable[[Event], bool]) -> EventBu
 
 def frames_digest(video: torch.Tensor) -> str:
     return hashlib.sha256(to_uint8(video.permute(1, 2, 3, 0)).tobytes()).hexdigest()
+
+
+def write_video(path: Path, shade: int) -> None:
+    with VideoWriter(path, fps=8) as writer:
+        writer.write(np.full((5, 32, 48, 3), shade, np.uint8))
 
 
 def stop_at(engine: Engine, job: Job, wanted: Callable[[Event], bool]) -> None:
@@ -210,6 +217,37 @@ def test_models_stay_loaded_while_they_are_wanted(engine: Engine, submit: Callab
     engine.close()
     engine.run(submit("3.mp4", steps=1).id, events=EventBus(heard))
     assert heard.stages.count("load") == 2
+
+
+def test_a_job_finds_its_files_from_anywhere(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paths begin where the order was given, not where somebody goes on with it."""
+    home, elsewhere = tmp_path / "home-of-it", tmp_path / "elsewhere"
+    for folder, shade in ((home, 0), (elsewhere, 255)):
+        folder.mkdir()
+        write_video(folder / "clip.mp4", shade)
+    write_checkpoint(home / "model", max_length=48)
+    monkeypatch.chdir(home)
+    condition = {"name": "source-video", "video": "clip.mp4", "strength": 0.0}
+    request = GenerationRequest(**{**SMALL, "frames": 5, "weights": "model", "conditions": [condition]})
+    made = [engine.run(engine.submit(request, output="here.mp4").id)[0]]
+    job = engine.submit(request, output="there.mp4")
+    monkeypatch.chdir(elsewhere)
+    made += engine.run(job.id)
+    assert [item.path for item in made] == [Path("here.mp4"), home / "there.mp4"]
+    here, there = (item.manifest for item in made)
+    assert here is not None
+    assert there is not None
+    assert here.digests == there.digests
+    assert [file.path for file in here.inputs] == ["clip.mp4"]
+    assert [file.path for file in there.inputs] == [str(home / "clip.mp4")]
+    assert here.inputs[0].sha256 == there.inputs[0].sha256
+    assert there.request["weights"] == str(home / "model")
+
+    job = engine.submit(request.model_copy(update={"weights": str(home / "model")}), output="never.mp4")
+    (elsewhere / "clip.mp4").rename(elsewhere / "gone.mp4")
+    with pytest.raises(MediaError, match=re.escape(str(elsewhere / "clip.mp4"))):
+        monkeypatch.chdir(home)  # where there is another video of that name
+        engine.run(job.id)
 
 
 def test_the_queue_is_run_in_order(engine: Engine, submit: Callable[..., Job]) -> None:

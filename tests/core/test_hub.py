@@ -14,6 +14,7 @@ import pytest
 from easyanimate_core.checkpoints import modelscope
 from easyanimate_core.checkpoints.hub import Repo, cached, pull, remote_files, repo_of
 from easyanimate_core.checkpoints.source import resolve
+from easyanimate_core.cli.main import run
 from easyanimate_core.errors import Cancelled, CheckpointNotFound, UnsafeCheckpoint
 from easyanimate_core.events import CancelToken, Event, EventBus, StageProgress
 from easyanimate_core.testing import write_checkpoint
@@ -152,6 +153,29 @@ def test_modelscope_from_nothing_to_a_folder(server: HubServer, home: Path) -> N
     asked = len(server.asked)
     assert pull(MS) == folder
     assert len(server.asked) == asked
+
+
+@pytest.mark.feature("C066")
+def test_one_file_of_a_repository(server: HubServer, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A LoRA's repository holds many; only the one that is named comes."""
+    wanted = f"modelscope:{REPO}:vae/config.json"
+    assert run(["models", "where", wanted]) == 3
+    assert f"easyanimate models pull {wanted}" in capsys.readouterr().err
+    assert run(["models", "pull", wanted]) == 0
+    file = Path(capsys.readouterr().out.strip())
+    assert file == modelscope.cache_folder(REPO) / "vae" / "config.json"
+    assert file.read_bytes() == (server.root / "vae" / "config.json").read_bytes()
+    assert [asked for _, asked, _ in server.asked] == ["vae/config.json"]
+    for offline in (["where", wanted], ["pull", wanted, "--offline"]):
+        assert run(["models", *offline]) == 0
+        assert capsys.readouterr().out.strip() == str(file)
+    assert run(["models", "pull", f"modelscope:{REPO}:nothing.safetensors"]) == 3
+    assert "has no file 'nothing.safetensors'" in capsys.readouterr().err
+
+    pulled = command(server, home, "models", "pull", f"{REPO}:vae/config.json")
+    assert pulled.returncode == 0, pulled.stderr
+    assert Path(pulled.stdout.strip()).parts[-4:] == ("snapshots", COMMIT, "vae", "config.json")
+    assert len(server.asked) == 2
 
 
 def test_modelscope_goes_on_where_it_stopped(server: HubServer, home: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from easyanimate_core.checkpoints.easyanimate import is_vae
 from easyanimate_core.checkpoints.header import Header
 from easyanimate_core.checkpoints.keymap import KeyMap, Rename
 from easyanimate_core.checkpoints.save import write_json, write_tensors
-from easyanimate_core.checkpoints.source import component_folder, read_json, weight_files
+from easyanimate_core.checkpoints.source import component_folder, parts, read_json, weight_files
 from easyanimate_core.errors import CheckpointError, CheckpointMismatch, ConfigError
 
 __all__ = ["COMPONENTS", "MODEL_LAYOUTS", "Converted", "convert_checkpoint", "convert_file"]
@@ -28,6 +29,7 @@ COMPONENTS: Final[Mapping[str, str]] = MappingProxyType({"transformer": "denoise
 """Folders whose layouts differ, and the role of each."""
 
 _STEM: Final = "diffusion_pytorch_model"
+_EARLIER: Final = re.compile(r"(pos_embed\.proj|adaln_single\.|transformer_blocks\.\d+\.scale_shift_table)")
 _LIBRARIES: Final = MappingProxyType(
     {
         "scheduler": ("diffusers", "FlowMatchEulerDiscreteScheduler"),
@@ -82,16 +84,17 @@ def convert_checkpoint(
     """
     _check(layout, target)
     component_folder(source, *COMPONENTS)
+    found = parts(source)
     beside = target.with_name(f".{target.name}.part")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     try:
-        written = _Writer(layout, shard_bytes, done, sum(_size(source / name) for name in COMPONENTS))
+        written = _Writer(layout, shard_bytes, done, sum(_size(found[name]) for name in COMPONENTS))
         for name, role in COMPONENTS.items():
-            written.component(source / name, beside / name, role)
-        for part in sorted(source.iterdir()):
-            if part.is_dir() and part.name not in COMPONENTS and not part.name.startswith("."):
-                shutil.copytree(part, beside / part.name)
+            written.component(found[name], beside / name, role)
+        for name, part in sorted(found.items()):
+            if name not in COMPONENTS and not name.startswith("."):
+                shutil.copytree(part, beside / name)
         if layout == "diffusers":
             write_json(beside / "model_index.json", _index(beside))
         beside.rename(target)
@@ -104,7 +107,7 @@ def convert_file(source: Path, target: Path, layout: str) -> Converted:
     """Write one component's weight file in another layout.
 
     Raises:
-        ConfigError: there is no such layout, or the target exists.
+        ConfigError: there is no such layout, or not for this model, or the target exists.
         CheckpointError: the source cannot be read.
     """
     _check(layout, target)
@@ -141,7 +144,7 @@ class _Writer:
         if self.layout == "diffusers":
             ours = to_diffusers_config(ours, vae=vae)
         else:
-            ours["_class_name"] = _LIBRARIES[source.name][1]
+            ours["_class_name"] = config.get("_class_name") or _LIBRARIES[source.name][1]
         write_json(target / "config.json", ours)
         self.found[source.name] = layout.name
 
@@ -178,8 +181,14 @@ def _check(layout: str, target: Path) -> None:
 
 def _last(header: Header, first: KeyMap, layout: str) -> KeyMap:
     """From released names to the wanted layout's."""
-    shapes = {name: info.shape for name, info in header.tensors.items() if name not in first.dropped}
-    return KeyMap() if layout == "easyanimate" or is_vae(header) else to_diffusers(first.prove(shapes))
+    if layout == "easyanimate" or is_vae(header):
+        return KeyMap()
+    names = first.prove({name: info.shape for name, info in header.tensors.items() if name not in first.dropped})
+    if any(_EARLIER.match(name) for name in names):
+        raise ConfigError(
+            f"'{header.path}' is a denoiser of V1 to V4, which diffusers has no class for", "Choose 'easyanimate'."
+        )
+    return to_diffusers(names)
 
 
 def _renamed(tensors: Mapping[str, Any], first: KeyMap, last: KeyMap) -> dict[str, Any]:

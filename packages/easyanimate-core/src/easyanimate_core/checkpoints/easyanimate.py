@@ -10,12 +10,13 @@ from easyanimate_core.checkpoints.keymap import KeyMap
 if TYPE_CHECKING:
     from easyanimate_core.checkpoints.header import Header
 
-__all__ = ["EasyAnimateFormat", "TrainingFormat", "is_vae"]
+__all__ = ["EasyAnimateFormat", "MotionModuleFormat", "TrainingFormat", "holds_motion", "is_vae"]
 
 # The text branch of attention, which the diffusers port names differently.
-_DENOISER: Final = re.compile(r"transformer_blocks\.\d+\.(attn1\.to_q|norm1\.linear)\.weight$")
+_DENOISER: Final = re.compile(r"(transformer_)?blocks\.\d+\.(attn1\.to_q|norm1\.linear)\.weight$")
 _TEXT_BRANCH: Final = re.compile(r"transformer_blocks\.\d+\.attn2\.")
 _PORTED_BRANCH: Final = re.compile(r"transformer_blocks\.\d+\.attn1\.(add_|to_add_|norm_added_)")
+_MOTION: Final = re.compile(r"transformer_blocks\.\d+\.attn_temporal\.")
 _VAE: Final = re.compile(r"(encoder\.down_blocks|decoder\.up_blocks)\.\d+\.convs\.\d+\.")
 _TRAINED: Final = re.compile(r"(?P<role>denoiser|vae|text(_\d+)?)\.(?P<name>.+)$")
 
@@ -23,6 +24,11 @@ _TRAINED: Final = re.compile(r"(?P<role>denoiser|vae|text(_\d+)?)\.(?P<name>.+)$
 def is_vae(header: Header) -> bool:
     """Whether the tensors are those of a Magvit VAE, in either layout: they have the same names in both."""
     return any(_VAE.match(name) for name in header.tensors)
+
+
+def holds_motion(header: Header) -> bool:
+    """Whether there are tensors of a motion module among a denoiser's."""
+    return any(_MOTION.match(name) for name in header.tensors)
 
 
 class EasyAnimateFormat:
@@ -42,6 +48,21 @@ class EasyAnimateFormat:
 
     def keymap(self, header: Header) -> KeyMap:
         """Nothing changes: our modules keep the released names."""
+        return KeyMap()
+
+
+class MotionModuleFormat:
+    """A motion module alone, as released with V1: what an image model of the PixArt family lacks to make videos.
+
+    By itself it fills no denoiser. Beside an image model's files it completes them.
+    """
+
+    def match(self, header: Header) -> float | None:
+        """1 when there is nothing but motion modules."""
+        return 1.0 if header.tensors and all(_MOTION.match(name) for name in header.tensors) else None
+
+    def keymap(self, header: Header) -> KeyMap:
+        """Nothing changes."""
         return KeyMap()
 
 

@@ -10,17 +10,19 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from easyanimate_core.checkpoints import modelscope
 from easyanimate_core.errors import CheckpointNotFound
 from easyanimate_core.events import SILENT, CancelToken, EventBus, StageProgress
 
-__all__ = ["RemoteFile", "Repo", "cached", "is_offline", "pull", "remote_files", "repo_of"]
+__all__ = ["RemoteFile", "Repo", "cached", "file_of", "is_offline", "pull", "remote_files", "repo_of"]
 
 _ID: Final = re.compile(r"(?:(?P<hub>hf|huggingface|ms|modelscope):)?(?P<id>[\w.-]+/[\w.-]+)$")
+_FILE: Final = re.compile(r"(?P<repo>(?:\w+:)?[\w.-]+/[\w.-]+)(?::(?P<file>[^:]+))?$")
 _HUBS: Final = {"hf": "huggingface", "ms": "modelscope"}
+_NAMED: Final = 8  # files in a message
 # Everything that a model is made of; not the pictures and videos that its page shows.
 _LEFT_OUT: Final = (
     "*.mp4",
@@ -81,6 +83,19 @@ def repo_of(weights: str) -> Repo | None:
     return Repo(_HUBS.get(hub, hub), found["id"])
 
 
+def file_of(text: str) -> tuple[Repo, str] | None:
+    """What `owner/name:file` means, with a hub's prefix or without; the file is `""` when the text names none.
+
+    `None` for anything else, a file that would lie outside its repository included.
+    """
+    found = _FILE.match(text)
+    repo = repo_of(found["repo"]) if found is not None else None
+    if found is None or repo is None:
+        return None
+    parts = PurePosixPath(found["file"] or "").parts
+    return None if ".." in parts or "/" in parts or "\\" in text else (repo, "/".join(parts))
+
+
 def cached(repo: Repo, revision: str | None = None) -> Path | None:
     """The folder of a repository that has been downloaded; `None` when it has not. Asks no network."""
     if repo.hub == "modelscope":
@@ -99,11 +114,11 @@ def is_offline() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
-def remote_files(repo: Repo, *, revision: str | None = None) -> tuple[RemoteFile, ...]:
+def remote_files(repo: Repo, *, revision: str | None = None, only: str = "") -> tuple[RemoteFile, ...]:
     """What `pull` would leave on this machine; asks the hub.
 
     Raises:
-        CheckpointNotFound: there is no such repository, it asks for consent, or the hub does not answer.
+        CheckpointNotFound: there is no such repository or file, it asks for consent, or the hub does not answer.
     """
     _check_online(repo)
     if repo.hub == "modelscope":
@@ -113,11 +128,21 @@ def remote_files(repo: Repo, *, revision: str | None = None) -> tuple[RemoteFile
         kept = _asked(repo, lambda: _huggingface_files(repo, revision))
     if not kept:
         raise CheckpointNotFound(f"'{repo}' holds no files of a model", "Check the name on the hub's page.")
-    return kept
+    if only and not (chosen := tuple(file for file in kept if file.name == only)):
+        names = ", ".join(file.name for file in kept[:_NAMED])
+        raise CheckpointNotFound(
+            f"'{repo}' has no file '{only}'", f"It has: {names}{' …' if len(kept) > _NAMED else ''}."
+        )
+    return chosen if only else kept
 
 
 def pull(
-    repo: Repo, *, revision: str | None = None, events: EventBus = SILENT, cancel: CancelToken | None = None
+    repo: Repo,
+    *,
+    revision: str | None = None,
+    only: str = "",
+    events: EventBus = SILENT,
+    cancel: CancelToken | None = None,
 ) -> Path:
     """Download a repository into the standard cache of its hub, and return its folder.
 
@@ -127,16 +152,17 @@ def pull(
     Args:
         repo: what to download.
         revision: branch, tag or commit; the hub's default when left out.
+        only: the one file that is wanted; everything when empty.
         events: hears `StageProgress("download", bytes, bytes in all)`.
         cancel: checked between files, and on ModelScope within.
 
     Raises:
-        CheckpointNotFound: there is no such repository, it asks for consent, or the hub does not answer.
+        CheckpointNotFound: there is no such repository or file, it asks for consent, or the hub does not answer.
         Cancelled: someone asked to stop.
     """
     token = cancel or CancelToken()
     with events.span("download"):
-        files = remote_files(repo, revision=revision)
+        files = remote_files(repo, revision=revision, only=only)
         total = sum(file.bytes for file in files)
         before = 0
         for file in files:

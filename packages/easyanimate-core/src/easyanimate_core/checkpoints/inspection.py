@@ -17,7 +17,7 @@ from easyanimate_core.checkpoints.header import Header
 from easyanimate_core.checkpoints.lora import read_lora
 from easyanimate_core.checkpoints.lora.names import part_of
 from easyanimate_core.checkpoints.releases import describe_nearest
-from easyanimate_core.checkpoints.source import read_json, weight_files
+from easyanimate_core.checkpoints.source import parts, read_json, weight_files
 from easyanimate_core.errors import CheckpointNotFound, UnknownFormat
 
 __all__ = ["Inspected", "hash_files", "inspect", "weight_folders"]
@@ -80,10 +80,10 @@ def weight_folders(path: Path) -> Iterator[tuple[str, Path]]:
     if holds(path):
         yield path.name, path
         return
-    found = [part for part in sorted(path.iterdir()) if part.is_dir() and not part.name.startswith(".") and holds(part)]
+    found = {name: part for name, part in sorted(parts(path).items()) if not name.startswith(".") and holds(part)}
     if not found:
         raise CheckpointNotFound(f"'{path}' holds no weights", "Give a checkpoint's folder, a component's, or a file.")
-    yield from ((part.name, part) for part in found)
+    yield from found.items()
 
 
 def hash_files(path: Path) -> Iterator[tuple[Path, str]]:

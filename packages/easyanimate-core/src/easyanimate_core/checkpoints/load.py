@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -32,6 +32,7 @@ class LoadReport:
         mismatched: name, shape in the module, shape in the file.
         loaded: how many parameters and buffers were filled.
         grown: those whose input channels were adapted because that was asked for.
+        fresh: those that no file holds and that stay as they were, because only models with such inlets have them.
     """
 
     missing: tuple[str, ...] = ()
@@ -39,6 +40,7 @@ class LoadReport:
     mismatched: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...] = ()
     loaded: int = 0
     grown: tuple[str, ...] = ()
+    fresh: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         """True when everything fits."""
@@ -48,7 +50,8 @@ class LoadReport:
         shapes = [f"{name} {list(file)} instead of {list(ours)}" for name, ours, file in self.mismatched]
         parts = (("missing", self.missing), ("unexpected", self.unexpected), ("of another shape", shapes))
         found = "; ".join(f"{len(names)} {what}: {_few(names)}" for what, names in parts if names)
-        return found or f"{self.loaded} tensors" + (f", {', '.join(self.grown)} adapted" if self.grown else "")
+        adapted = f", {', '.join(self.grown)} adapted" if self.grown else ""
+        return found or f"{self.loaded} tensors{adapted}" + (f", {len(self.fresh)} left as new" if self.fresh else "")
 
 
 def load_into(
@@ -71,7 +74,9 @@ def load_into(
             `KeyMap`. Names stay as they are when it is left out.
         dtype: cast floating tensors to it; as stored when `None`.
         grow_inlets: give the module's `inlet_weight` (the projection of its input channels) the columns that the
-            file has, zeros for further ones, and drop what is too much. For training from a model with other inlets.
+            file has, zeros for further ones, and drop what is too much; layers that the module names in
+            `inlet_layers` keep the weights that it has, when no file holds them. For training from a model with other
+            inlets.
 
     Returns:
         The report, which is all clear.
@@ -107,6 +112,8 @@ def prove_fit(
         keymap = keymap.resized(inlet, made[inlet][1], targets[inlet][1])
         made, grown = keymap.prove(stored), (inlet,)
     report = _compared(targets, made)
+    if grown:
+        report = replace(report, missing=tuple(name for name in report.missing if not _is_new(module, name)))
     if not report:
         raise CheckpointMismatch(
             f"'{archive.header.path}' does not fit this model: {report}",
@@ -134,7 +141,14 @@ def fill(
             values[target] = tensor.to(dtype if tensor.is_floating_point() else None, copy=True)
     for target, value in values.items():
         _place(module, target, value)
-    return LoadReport(loaded=len(values), grown=grown)
+    fresh = tuple(sorted(module.state_dict().keys() - values.keys()))
+    return LoadReport(loaded=len(values), grown=grown, fresh=fresh)
+
+
+def _is_new(module: nn.Module, name: str) -> bool:
+    """Whether a parameter is of a layer that only models with inlets have, and has a value already."""
+    layers = frozenset(getattr(module, "inlet_layers", ()))
+    return bool(layers & set(name.split("."))) and not module.state_dict()[name].is_meta
 
 
 def _differ_in_inputs(stored: Shape, wanted: Shape) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,7 +11,7 @@ from easyanimate_core.checkpoints.archive import PICKLED
 from easyanimate_core.checkpoints.hub import cached, repo_of
 from easyanimate_core.errors import CheckpointMismatch, CheckpointNotFound, UnknownFormat, UnsafeCheckpoint
 
-__all__ = ["component_files", "component_folder", "read_json", "resolve", "weight_files"]
+__all__ = ["SHARED", "component_files", "component_folder", "parts", "read_json", "resolve", "weight_files"]
 
 # In the order in which a folder is searched: safetensors before pickles, an index before a single file.
 _SAFE: Final = ("diffusion_pytorch_model", "model")
@@ -19,6 +20,10 @@ _NAMES: Final = tuple(
 )
 # What downloaders put behind a file's name until it is whole.
 _UNFINISHED: Final = (".incomplete", ".part", ".aria2", ".crdownload", ".download")
+
+SHARED: Final = "shared.json"
+"""File of a checkpoint that lacks some components: `{"folder": "nano"}` names the checkpoint beside it that has them.
+Models of one family then keep a VAE and a text encoder once."""
 
 
 def resolve(weights: str | Path) -> Path:
@@ -58,13 +63,36 @@ def component_folder(folder: Path, *names: str) -> tuple[Path, ...]:
     Raises:
         CheckpointNotFound: some are missing; the message lists which, the hint what is expected.
     """
-    missing = [name for name in names if not (folder / name).is_dir()]
+    found = parts(folder)
+    missing = [name for name in names if name not in found]
     if missing:
         raise CheckpointNotFound(
             f"the checkpoint '{folder}' has no {', '.join(f'{name}/' for name in missing)}",
             f"A folder of this model holds {', '.join(f'{name}/' for name in names)}. Was the download complete?",
         )
-    return tuple(folder / name for name in names)
+    return tuple(found[name] for name in names)
+
+
+def parts(folder: Path) -> Mapping[str, Path]:
+    """All components of a checkpoint by name: its own folders, then those that `SHARED` adds.
+
+    Raises:
+        CheckpointNotFound: the checkpoint that it shares components with is not beside it.
+        UnsafeCheckpoint: `SHARED` leads anywhere else.
+    """
+    own = {part.name: part for part in sorted(folder.iterdir()) if part.is_dir()} if folder.is_dir() else {}
+    if not (folder / SHARED).is_file():
+        return own
+    name = str(read_json(folder / SHARED).get("folder", ""))
+    # Only a plain name: a file from the internet must not make us read elsewhere.
+    if name != Path(name).name or "\\" in name or name in ("", ".", ".."):
+        raise UnsafeCheckpoint(f"'{folder / SHARED}' names the folder '{name}'", "It must lie beside this one.")
+    beside = folder.resolve().parent / name
+    if not beside.is_dir():
+        raise CheckpointNotFound(
+            f"'{folder}' shares components with '{beside}', which is not there", "Keep both folders side by side."
+        )
+    return {part.name: part for part in sorted(beside.iterdir()) if part.is_dir()} | own
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -40,7 +40,7 @@ class Finding:
     """One thing that was looked at.
 
     Attributes:
-        area: `versions`, `devices`, `attention`, `media`, `models` or `plugins`.
+        area: `versions`, `devices`, `attention`, `kernels`, `media`, `models` or `plugins`.
         name: what it is.
         works: whether it can be used.
         said: version or capability when it works, else the reason and a remedy.
@@ -56,7 +56,7 @@ class Finding:
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def command(as_json: bool) -> None:
     """Say what works on this machine, and why not the rest. Changes nothing; loads no weights."""
-    findings = [*_versions(), *_devices(), *_attention(), *_media(), *_models(), *_plugins()]
+    findings = [*_versions(), *_devices(), *_attention(), *_kernels(), *_media(), *_models(), *_plugins()]
     if as_json:
         print_json([asdict(finding) for finding in findings])
         return
@@ -113,6 +113,8 @@ def _attention() -> Iterator[Finding]:
     except ImportError:
         return
     device, dtype = ("cuda", "bfloat16") if torch.cuda.is_available() else ("cpu", "float32")
+    from easyanimate_core.kernels.attention.auto import Verdicts
+
     call = AttentionCall(head_dim=_HEAD_DIM, length=_LENGTH, dtype=dtype, device=device)
     registry = active().registries[ATTENTION]
     for entry in registry:
@@ -121,6 +123,27 @@ def _attention() -> Iterator[Finding]:
         except EasyAnimateError as error:
             reason = f"{error.message}; {error.hint}"
         yield Finding("attention", entry.name, reason is None, reason or f"{entry.summary} ({device}, {dtype})")
+    for key, name in Verdicts().all().items():
+        yield Finding("attention", f"auto: {name}", True, f"measured on {key}")
+
+
+def _kernels() -> Iterator[Finding]:
+    """How each op is computed here."""
+    try:
+        import torch
+    except ImportError:
+        return
+    from easyanimate_core.kernels import NAMES, unavailable, wanted
+
+    try:
+        way = wanted()
+    except EasyAnimateError as error:
+        yield Finding("kernels", "EASYANIMATE_KERNELS", False, f"{error.message}; {error.hint}")
+        return
+    reason = "asked for by EASYANIMATE_KERNELS" if way == "reference" else None
+    reason = reason or unavailable("cuda:0" if torch.cuda.is_available() else "cpu")
+    for name in NAMES:
+        yield Finding("kernels", name, reason is None, "Triton" if reason is None else f"plain PyTorch: {reason}")
 
 
 def _media() -> Iterator[Finding]:

@@ -14,14 +14,14 @@ from easyanimate_core.cli.flags import options_of, values_given
 from easyanimate_core.cli.running import finished_lines, open_engine, run_shown
 from easyanimate_core.engine.outputs import Destination
 from easyanimate_core.errors import InvalidRequest
-from easyanimate_core.presets import find_preset
+from easyanimate_core.presets import find_preset, read_config
 from easyanimate_core.request import GenerationRequest
 from easyanimate_core.schema import export_schema, parse
 
 if TYPE_CHECKING:
     from easyanimate_core.engine.files import Made
 
-__all__ = ["command"]
+__all__ = ["command", "read_request"]
 
 
 def _print_schema(ctx: click.Context, parameter: click.Parameter, wanted: bool) -> None:
@@ -113,8 +113,11 @@ def command(
     Ctrl-C stops at the next step and leaves no partial file; a second one stops at once. What was computed is kept:
     easyanimate jobs resume goes on.
     """
-    asked = _read_request(prompt, flags, settings)
-    request = find_preset(asked.model).complete(asked)
+    asked = read_request(prompt, flags, settings)
+    preset = find_preset(asked.model)
+    if asked.config is not None:
+        preset = read_config(asked.config).applied(preset)
+    request = preset.complete(asked)
     Destination.for_request(request, output, overwrite=overwrite).check()
     if dry_run:
         click.echo(_pretty(request.model_dump(mode="json")))
@@ -141,7 +144,17 @@ def command(
         click.echo(line)
 
 
-def _read_request(prompt: str | None, flags: dict[str, Any], settings: tuple[str, ...]) -> GenerationRequest:
+def read_request(prompt: str | None, flags: dict[str, Any], settings: tuple[str, ...]) -> GenerationRequest:
+    """The request that a prompt or job file, flags and `--set` write together.
+
+    Args:
+        prompt: the prompt, or the path of a job file.
+        flags: click's parameters by name.
+        settings: `PATH=VALUE`, above all others.
+
+    Raises:
+        InvalidRequest: it is not valid, or there is no prompt.
+    """
     document: dict[str, Any] = {}
     if prompt is not None and is_document(prompt):
         document = read_document(prompt)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -84,13 +82,7 @@ def _resume(numbers: tuple[int, ...], as_json: bool) -> None:
     """Go on with jobs that were interrupted, cancelled or failed. Default: all that were interrupted."""
     with open_engine() as engine:
         for number in numbers or [job.id for job in engine.store.list(states=["interrupted"])]:
-            job = engine.store.get(number)
-            folder = Path(job.spec.folder)
-            elsewhere = folder != Path.cwd() and folder.is_dir()
-            # Paths of the request begin where the job was ordered.
-            with contextlib.chdir(folder) if elsewhere else contextlib.nullcontext():
-                made = run_shown(engine, job)
-            for line in finished_lines(made, as_json=as_json, base=folder if elsewhere else None):
+            for line in finished_lines(run_shown(engine, engine.store.get(number)), as_json=as_json):
                 click.echo(line)
 
 

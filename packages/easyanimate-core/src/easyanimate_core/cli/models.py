@@ -27,7 +27,8 @@ _HUB: Final = click.option(
 def command() -> None:
     """Weights of models: list them, find them, download and remove them.
 
-    NAME is a model of 'easyanimate presets list', or a repository: owner/name, modelscope:owner/name.
+    NAME is a model of 'easyanimate presets list', or a repository: owner/name, modelscope:owner/name. One file of a
+    repository, such as a LoRA, is owner/name:FILE.
     Downloads go into the standard caches of the hubs, and only when you ask with 'pull'.
     """
 
@@ -71,10 +72,14 @@ def _list(as_json: bool) -> None:
 @command.command("where")
 @click.argument("name")
 def _where(name: str) -> None:
-    """Print the folder of NAME's weights; an error when they are not here."""
+    """Print the folder of NAME's weights, or the place of one file; an error when they are not here."""
+    from easyanimate_core.checkpoints.lora import locate_lora
     from easyanimate_core.checkpoints.source import resolve
     from easyanimate_core.pipeline.assemble import locate
 
+    if _one_file(name)[1]:
+        click.echo(str(locate_lora(name)))
+        return
     preset = _preset(name)
     click.echo(str(resolve(name) if preset is None else locate(preset, None)))
 
@@ -87,18 +92,19 @@ def _where(name: str) -> None:
 @click.option("--offline", is_flag=True, help="Ask no network: an error unless everything is here already.")
 @_JSON
 def _pull(name: str, hub: str | None, revision: str | None, dry_run: bool, offline: bool, as_json: bool) -> None:
-    """Download NAME's weights into the cache and print their folder. Run it again to go on after a break."""
+    """Download NAME's weights into the cache and print where they are. Run it again to go on after a break."""
     from easyanimate_core.checkpoints import hub as hubs
 
+    name, only = _one_file(name)
     repo = _repo(name, hub)
     if offline or hubs.is_offline():
         found = hubs.cached(repo, revision)
-        if found is None:
+        if found is None or not (found / only).exists():
             raise CheckpointNotFound(f"'{repo}' is not on this machine", "Run it without --offline to download it.")
-        _told(found, repo, as_json)
+        _told(found / only, repo, as_json)
         return
     if dry_run:
-        files = hubs.remote_files(repo, revision=revision)
+        files = hubs.remote_files(repo, revision=revision, only=only)
         if as_json:
             print_json([{"name": f.name, "bytes": f.bytes, "path": str(f.path), "here": f.present} for f in files])
             return
@@ -106,7 +112,7 @@ def _pull(name: str, hub: str | None, revision: str | None, dry_run: bool, offli
             ("BYTES", "HERE", "PATH"), [(str(f.bytes), "yes" if f.present else "no", str(f.path)) for f in files]
         )
         return
-    _told(_downloaded(repo, revision), repo, as_json)
+    _told(_downloaded(repo, revision, only) / only, repo, as_json)
 
 
 @command.command("prune")
@@ -131,6 +137,14 @@ def _prune(names: tuple[str, ...], hub: str | None, yes: bool, dry_run: bool) ->
             path.unlink()
         else:
             shutil.rmtree(path)
+
+
+def _one_file(name: str) -> tuple[str, str]:
+    """`owner/name:file` as its repository and the file; the file is empty when none is named."""
+    from easyanimate_core.checkpoints.hub import file_of
+
+    found = file_of(name)
+    return (name.removesuffix(f":{found[1]}"), found[1]) if found is not None and found[1] else (name, "")
 
 
 def _preset(name: str) -> Any:
@@ -165,7 +179,7 @@ def _repo(name: str, hub: str | None) -> Repo:
     return chosen[0]
 
 
-def _downloaded(repo: Repo, revision: str | None) -> Path:
+def _downloaded(repo: Repo, revision: str | None, only: str) -> Path:
     from easyanimate_core.checkpoints.hub import pull
     from easyanimate_core.cli.interrupt import cancel_on_interrupt
     from easyanimate_core.cli.progress import RunProgress
@@ -176,7 +190,7 @@ def _downloaded(repo: Repo, revision: str | None) -> Path:
         RunProgress() as progress,
         cancel_on_interrupt(token, lambda: progress.say("stopping; what has arrived is kept")),
     ):
-        return pull(repo, revision=revision, events=EventBus(progress), cancel=token)
+        return pull(repo, revision=revision, only=only, events=EventBus(progress), cancel=token)
 
 
 def _told(path: Path, repo: Repo, as_json: bool) -> None:

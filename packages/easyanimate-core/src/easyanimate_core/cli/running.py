@@ -66,15 +66,13 @@ def progress_shown(cancel: CancelToken | None = None) -> Iterator[tuple[EventBus
         yield EventBus(progress), token
 
 
-def finished_lines(made: Sequence[Made], *, as_json: bool, base: Path | None = None) -> Iterator[str]:
+def finished_lines(made: Sequence[Made], *, as_json: bool) -> Iterator[str]:
     """What to print about finished files: paths, or JSON objects of path and manifest.
 
     Args:
         made: the files.
         as_json: which of both.
-        base: where relative paths begin, when that is not the current folder.
     """
     for item in made:
-        path = str(item.path if base is None else base / item.path)
         document = item.manifest.as_json() if item.manifest is not None else {}
-        yield json.dumps({"file": path, **document}, ensure_ascii=False) if as_json else path
+        yield json.dumps({"file": str(item.path), **document}, ensure_ascii=False) if as_json else str(item.path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import nn
@@ -19,7 +19,7 @@ from easyanimate_core.engine.run import digests_of
 from easyanimate_core.engine.snapshots import read_snapshot
 from easyanimate_core.engine.stages import LATENTS, streamed, tiled_if_needed
 from easyanimate_core.engine.verify import request_of
-from easyanimate_core.errors import InvalidPlan, OutOfMemory, UnreadableMedia
+from easyanimate_core.errors import InvalidPlan, OutOfMemory, UnreadableMedia, UnsafeCheckpoint
 from easyanimate_core.events import SILENT, CancelToken, EventBus
 from easyanimate_core.interfaces import StreamsFrames, SupportsTiling
 from easyanimate_core.pipeline.decode import Decode, decoded
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from easyanimate_core.request import GenerationRequest
 
 __all__ = ["decode_latents"]
+
+_GIVE: Final = "Give the FILE.latents.safetensors that --keep-latents kept, undamaged."
 
 
 def decode_latents(
@@ -65,14 +67,19 @@ def decode_latents(
         cancel: stops the run.
 
     Raises:
+        CheckpointNotFound: there is no such file.
+        UnsafeCheckpoint: it is damaged, or something else.
         UnreadableMedia: these are no latents of ours.
         CheckpointError: the VAE's weights are missing or do not fit.
         MediaError: the files cannot be written.
     """
     token, bus = cancel or CancelToken(), active().wire(EventBus(events.emit))
-    kept = read_snapshot(path)
+    try:
+        kept = read_snapshot(path)
+    except UnsafeCheckpoint as error:
+        raise UnsafeCheckpoint(error.message, _GIVE) from error
     if LATENTS not in kept.tensors or "manifest" not in kept.notes:
-        raise UnreadableMedia(f"'{path}' holds no latents with a manifest", "Give a FILE.latents.safetensors.")
+        raise UnreadableMedia(f"'{path}' holds no latents with a manifest", _GIVE)
     described = parse(Manifest, kept.notes["manifest"], of=f"the manifest of '{path}'")
     request = request_of(described).model_copy(update=changes or {})
     destination = Destination.for_request(request, output, overwrite=overwrite)

@@ -120,7 +120,7 @@ class Ran(_Facts):
     """Threads of the CPU; sums may depend on them."""
 
     attention: str
-    """Backend of attention."""
+    """Backend that computed the denoiser's attention, after `auto` was decided; `own` where it has no other."""
 
     offload: str
     """Where weights were while they were not used."""

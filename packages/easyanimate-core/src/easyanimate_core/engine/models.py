@@ -9,7 +9,7 @@ from easyanimate_core.request import GenerationRequest
 
 __all__ = ["load_for", "load_settings"]
 
-_LOADED: Final = ("model", "weights", "transformer_path", "vae_path", "offload", "storage")
+_LOADED: Final = ("model", "weights", "transformer_path", "vae_path", "motion_path", "config", "offload", "storage")
 """Settings of a request that decide what is loaded, and where it goes; the others may differ from run to run."""
 
 

@@ -85,7 +85,7 @@ class Record:
 
     def _manifest(self, video: Picture, notes: Mapping[str, Any], hashed: Mapping[Path, str], **parts: Any) -> Manifest:
         preset, folder = self.assembly.preset, self.assembly.folder
-        weights = [path for path in weight_files(folder) if path in hashed]
+        weights = {name: path for name, path in weight_files(folder).items() if path in hashed}
         inputs = {path: named for named, path in input_files(self.request) if path in hashed}
         return Manifest(
             job=self.job,
@@ -96,10 +96,10 @@ class Record:
                 preset=preset.name,
                 generation=preset.generation,
                 components=preset.components.model_dump(mode="json"),
-                weights=tuple(_file(path, path.relative_to(folder).as_posix(), hashed) for path in weights),
+                weights=tuple(_file(path, name, hashed) for name, path in weights.items()),
             ),
             inputs=tuple(_file(path, named, hashed) for path, named in inputs.items()),
-            ran=self._ran(),
+            ran=self._ran(notes),
             determinism="exact" if self.assembly.device.type == "cpu" else "seeded",
             versions=versions_here(),
             seconds=self.seconds(),
@@ -107,14 +107,14 @@ class Record:
             **parts,
         )
 
-    def _ran(self) -> Ran:
+    def _ran(self, notes: Mapping[str, Any]) -> Ran:
         assembly = self.assembly
         return Ran(
             device=str(assembly.device),
             device_name=device_name(assembly.device),
             dtype=str(assembly.dtype).removeprefix("torch."),
             threads=torch.get_num_threads(),
-            attention="sdpa",
+            attention=str(notes.get("attention", "own")),
             offload=assembly.offload.qualified,
             storage=assembly.storage.qualified,
             stages=self.stages,

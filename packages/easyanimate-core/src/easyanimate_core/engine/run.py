@@ -15,7 +15,7 @@ from easyanimate_core.engine.files import Made, OutputFiles
 from easyanimate_core.engine.outputs import Destination
 from easyanimate_core.engine.record import Record
 from easyanimate_core.engine.snapshots import FolderSnapshots
-from easyanimate_core.engine.sources import input_files, weight_files
+from easyanimate_core.engine.sources import from_folder, input_files, weight_files
 from easyanimate_core.engine.stages import LATENTS, begin_at_decode, send_to_files
 from easyanimate_core.engine.watch import Watch
 from easyanimate_core.errors import InvalidRequest
@@ -44,9 +44,12 @@ def run_job(job: Job, engine: Engine, events: EventBus, cancel: CancelToken) -> 
     began = time.perf_counter()
     spec, folder = job.spec, engine.store.job_folder(job.id)
     request = parse(GenerationRequest, spec.request, InvalidRequest, of=f"the request of job '{job.id}'")
+    # Where this process is, is not where the order was given; where it is, paths stay as they were written.
+    base = None if Path(spec.folder) == Path.cwd() else Path(spec.folder)
+    if base is not None:
+        request = from_folder(request, base)
     with Watch(engine.store, job.id, cancel) as watch:
         bus = active().wire(EventBus(events.emit, watch))
-        base = None if Path(spec.folder) == Path.cwd() else Path(spec.folder)
         destination = Destination.for_request(request, spec.output, overwrite=spec.overwrite, base=base)
         files = OutputFiles(destination, folder, job.uid, bus, embed=spec.manifest, sidecar=spec.sidecar)
         files.clean()
@@ -69,6 +72,7 @@ def _make(
     pipe = engine.pipeline(request, device=spec.device, dtype=spec.dtype)
     # The pipeline's own checks too: conditions against inlets, for example.
     request = pipe.complete(request)
+    pipe.settle(request, bus)
     snapshots = FolderSnapshots(files.folder, every=spec.snapshot_every, seconds=spec.snapshot_seconds)
     plan = pipe.plan(request)
     stages = plan.names
@@ -96,7 +100,7 @@ def _describe(record: Record, state: State) -> dict[str, Any]:
 
 def digests_of(folder: Path, request: GenerationRequest, store: JobStore) -> FileDigests:
     """Digests of a checkpoint's files and of all that a request names, not yet begun."""
-    return FileDigests([*weight_files(folder), *(path for _, path in input_files(request))], store)
+    return FileDigests([*weight_files(folder).values(), *(path for _, path in input_files(request))], store)
 
 
 def _keep_latents(folder: Path, output: Path, bus: EventBus) -> None:

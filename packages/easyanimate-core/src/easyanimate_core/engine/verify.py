@@ -74,7 +74,7 @@ def check_sources(manifest: Manifest, store: JobStore) -> tuple[Finding, ...]:
     if folder is None:
         weights = Finding("weights", "missing", f"the weights of '{manifest.model.preset}' are not on this machine")
     else:
-        here = {path.relative_to(folder).as_posix(): path for path in weight_files(folder)}
+        here = weight_files(folder)
         weights = _compared("weights", manifest.model.weights, here, store)
     return (weights,) if inputs is None else (weights, inputs)
 

@@ -12,6 +12,7 @@ import torch
 
 from easyanimate_core.checkpoints.archive import Archive
 from easyanimate_core.checkpoints.lora.names import Part, part_of
+from easyanimate_core.checkpoints.lora.place import SAVED_NAMES, locate_lora
 from easyanimate_core.checkpoints.source import read_json
 from easyanimate_core.errors import CheckpointMismatch, CheckpointNotFound, UnknownFormat
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LoraFile", "LowRank", "read_lora"]
 
-_IN_FOLDER: Final = ("adapter_model", "pytorch_lora_weights")
 _OTHER_METHODS: Final = ("lora_magnitude_vector", "dora_scale", "hada_w", "lokr_w", "oft_", "lora_mid")
 
 
@@ -75,7 +75,10 @@ class LoraFile:
 
 
 def read_lora(path: str | Path) -> LoraFile:
-    """Read a LoRA file, or a folder that PEFT or diffusers saved; the layout is found by its names.
+    """Read a LoRA; the layout is found by its names.
+
+    Args:
+        path: a file, a folder that PEFT or diffusers saved, or `owner/name:file` from a cache; see `locate_lora`.
 
     Raises:
         CheckpointNotFound: there is no such file.
@@ -83,7 +86,7 @@ def read_lora(path: str | Path) -> LoraFile:
         CheckpointMismatch: a layer is incomplete, its matrices do not fit, or hold NaN.
         UnsafeCheckpoint: the file would run code, or lies about itself.
     """
-    path = Path(path).expanduser()
+    path = locate_lora(path)
     file = _file_of(path)
     with Archive([file]) as archive:
         names, metadata = list(archive.header.tensors), archive.header.metadata
@@ -103,13 +106,11 @@ def read_lora(path: str | Path) -> LoraFile:
 def _file_of(path: Path) -> Path:
     if not path.is_dir():
         return path
-    for stem in _IN_FOLDER:
-        for suffix in (".safetensors", ".bin"):
-            if (file := path / f"{stem}{suffix}").is_file():
-                return file
-    raise CheckpointNotFound(
-        f"'{path}' holds no LoRA", f"Expected {_IN_FOLDER[0]}.safetensors or {_IN_FOLDER[1]}.safetensors."
-    )
+    for name in SAVED_NAMES:
+        if (file := path / name).is_file():
+            return file
+    expected = " or ".join(name for name in SAVED_NAMES if name.endswith(".safetensors"))
+    raise CheckpointNotFound(f"'{path}' holds no LoRA", f"Expected {expected}.")
 
 
 def _known(name: str, path: Path) -> Part | None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from easyanimate_core.checkpoints.lora.match import LoraReport, match_lora
+from easyanimate_core.errors import CheckpointMismatch
 
 if TYPE_CHECKING:
     from easyanimate_core.checkpoints.lora.file import LoraFile
@@ -50,7 +51,7 @@ def fuse_loras(module: nn.Module, loras: Sequence[tuple[LoraFile, float]], *, ro
         role: whose layers to take from the files.
 
     Raises:
-        CheckpointMismatch: a LoRA does not fit; nothing has been changed.
+        CheckpointMismatch: a LoRA does not fit, or weights are kept in one byte; nothing has been changed.
     """
     matched = [(*match_lora(file, module, role), weight) for file, weight in loras]
     deltas: dict[str, Tensor] = {}
@@ -59,6 +60,8 @@ def fuse_loras(module: nn.Module, loras: Sequence[tuple[LoraFile, float]], *, ro
             added = weight * part.delta()
             deltas[path] = deltas[path] + added if path in deltas else added
     originals: dict[str, Tensor] = {}
+    for path in deltas:
+        _check_type(path, module.get_parameter(f"{path}.weight"))
     for path, delta in deltas.items():
         layer = module.get_submodule(path)
         weight_then = layer.weight
@@ -68,3 +71,13 @@ def fuse_loras(module: nn.Module, loras: Sequence[tuple[LoraFile, float]], *, ro
             summed = (weight_then.float() + delta.to(weight_then.device)).to(weight_then.dtype)
         layer.weight = nn.Parameter(summed, weight_then.requires_grad)
     return FusedLoras(module, originals, tuple(report for _, report, _ in matched))
+
+
+def _check_type(path: str, weight: Tensor) -> None:
+    """Refuse weights of one byte: what a LoRA adds is mostly smaller than their steps."""
+    if weight.element_size() == 1:
+        kept = str(weight.dtype).removeprefix("torch.")
+        raise CheckpointMismatch(
+            f"a LoRA cannot be fused into '{path}', which is kept as '{kept}'",
+            "Attach it (--lora), which keeps its precision, or fuse with --storage native.",
+        )

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from torch import nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from easyanimate_core.errors import CheckpointMismatch
 
@@ -40,7 +41,10 @@ _PARTS: Final = {"lora_A": "down", "lora_down": "down", "lora_B": "up", "lora_up
 _WORDS: Final = (
     "transformer_blocks", "time_embedding", "text_proj_t5", "text_proj", "norm_out", "proj_out", "txt_ff", "to_q",
     "to_k", "to_v", "to_out", "linear_1", "linear_2", "self_attn", "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj",
-    "up_proj", "down_proj",
+    "up_proj", "down_proj", "attn_temporal", "temporal_transformer", "attention_blocks", "proj_in", "long_connect_fc",
+    "adaln_single", "timestep_embedder", "resolution_embedder", "aspect_ratio_embedder", "caption_projection",
+    "clip_projection", "text_embedder", "time_extra_emb", "extra_embedder", "c_proj", "kv_proj", "attn_clip",
+    "gate_clip", "skip_linear",
 )  # fmt: skip
 _WORD: Final = re.compile("|".join([*_WORDS, "[A-Za-z0-9]+"]))
 
@@ -78,7 +82,7 @@ def part_of(name: str) -> Part | None:
 
 
 def dotted(layer: str) -> str:
-    """The path of a kohya layer of V5 and V5.1, by the words that its names are made of.
+    """The path of a kohya layer of a released model, by the words that its names are made of.
 
     With the model at hand its own layer names are the better source; see `match_lora`.
 
@@ -88,7 +92,7 @@ def dotted(layer: str) -> str:
     words = list(_words(layer))
     if "_".join(words) != layer:
         raise CheckpointMismatch(
-            f"the LoRA layer '{layer}' cannot be told apart into words", "It is not of EasyAnimate V5 or V5.1."
+            f"the LoRA layer '{layer}' cannot be told apart into words", "It is not of a model of EasyAnimate."
         )
     return ".".join(words)
 
@@ -101,9 +105,12 @@ def _words(layer: str) -> Iterator[str]:
 
 
 def linear_names(module: nn.Module) -> Iterator[str]:
-    """Paths of the layers that a LoRA of ours can train: linear ones and 1×1 convolutions, not those of other LoRAs."""
+    """Paths of the layers that a LoRA of ours can train: linear ones and 1×1 convolutions, not those of other LoRAs.
+
+    The output of PyTorch's own attention is left out: that layer's weights are read past the layer itself.
+    """
     for name, layer in module.named_modules():
-        if ".lora_A." in name or ".lora_B." in name:
+        if ".lora_A." in name or ".lora_B." in name or isinstance(layer, NonDynamicallyQuantizableLinear):
             continue
         if isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1)):
             yield name

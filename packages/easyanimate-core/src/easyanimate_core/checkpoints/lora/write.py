@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import safetensors.torch
 import torch
@@ -26,6 +26,8 @@ __all__ = ["sshs_hashes", "write_lora"]
 
 _LEGACY_START = 0x100000
 _LEGACY_LENGTH = 0x10000
+# Layers of V1 to V3 alone, which attend to the text as diffusers' image models do, under the same names.
+_EARLIER: Final = frozenset({"attn_temporal", "long_connect_fc", "adaln_single", "caption_projection"})
 
 
 def sshs_hashes(data: bytes) -> dict[str, str]:
@@ -57,7 +59,7 @@ def write_lora(file: LoraFile, path: str | Path, layout: str, *, dtype: torch.dt
 
     Raises:
         ConfigError: there is no such layout, or it cannot hold text-encoder layers.
-        CheckpointMismatch: a kohya name is not one of V5 or V5.1.
+        CheckpointMismatch: a kohya name is not one of a released model.
     """
     if layout not in LAYOUTS:
         raise ConfigError(f"no LoRA layout is called '{layout}'", f"Choose one of: {', '.join(LAYOUTS)}.")
@@ -65,13 +67,16 @@ def write_lora(file: LoraFile, path: str | Path, layout: str, *, dtype: torch.dt
         raise ConfigError("the layout 'peft' holds one model's layers, and this LoRA also has a text encoder's")
     path = Path(path)
     layers = {(role, _path(file, name)): part for (role, name), part in file.layers.items()}
+    if layout == "diffusers" and not any(set(name.split(".")) & _EARLIER for _, name in layers):
+        # Diffusers has its own names for the text branch.
+        layers = {(role, to_diffusers_name(name)): part for (role, name), part in layers.items()}
     target = path / "adapter_model.safetensors" if layout == "peft" else path
     target.parent.mkdir(parents=True, exist_ok=True)
     if layout == "kohya":
         tensors = _cast(_kohya(layers), dtype)
         write_tensors(target, tensors, sshs_hashes(safetensors.torch.save(tensors, {})))
         return path
-    config = _peft_config({_ported(name, layout): part for (_, name), part in layers.items()})
+    config = _peft_config({name: part for (_, name), part in layers.items()})
     tensors = _cast(_dotted(layers, layout), dtype)
     if layout == "peft":
         write_tensors(target, tensors)
@@ -85,11 +90,6 @@ def write_lora(file: LoraFile, path: str | Path, layout: str, *, dtype: torch.dt
 def _path(file: LoraFile, name: str) -> str:
     """The released path of a layer."""
     return from_diffusers_name(dotted(name) if file.layout == "kohya" else name)
-
-
-def _ported(name: str, layout: str) -> str:
-    """A layer's path in a layout: diffusers has its own names for the text branch."""
-    return to_diffusers_name(name) if layout == "diffusers" else name
 
 
 def _kohya(layers: Mapping[tuple[str, str], LowRank]) -> dict[str, Tensor]:
@@ -108,7 +108,7 @@ def _dotted(layers: Mapping[tuple[str, str], LowRank], layout: str) -> dict[str,
     for (role, name), part in layers.items():
         own = "base_model.model." if layout == "peft" else "transformer."
         prefix = own if role == "denoiser" else f"text_encoder{role.removeprefix('text')}."
-        stem = prefix + _ported(name, layout)
+        stem = prefix + name
         tensors |= {f"{stem}.lora_A.weight": part.down, f"{stem}.lora_B.weight": part.up}
     return tensors
 
