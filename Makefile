@@ -20,7 +20,7 @@ CORE       := packages/easyanimate-core
 PACKAGES   := $(CORE) packages/easyanimate-control packages/easyanimate-train packages/easyanimate-ui
 MANIFESTS  := $(PACKAGES:%=%/pyproject.toml)
 # In one pip command, so that the packages' pins on each other find the folders beside them.
-EDITABLE   := -e "$(CORE)[triton,testing]" -e packages/easyanimate-control \
+EDITABLE   := -e "$(CORE)[triton,testing]" -e "packages/easyanimate-control[preprocess]" \
               -e "packages/easyanimate-train[tensorboard]" -e packages/easyanimate-ui
 # What builds the packages, installed once, so that pip needs no isolated (and online) build environment.
 BUILD      := hatchling editables

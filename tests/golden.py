@@ -1,19 +1,21 @@
 """Loads recorded cases from `tests/goldens` and compares results with them.
 
 A golden case is one folder: `config.json` (constructor arguments), `case.json` (calls, tolerances and where the
-weights are), `inputs.safetensors` and `outputs.safetensors`. float16 on disk is only packing: every float16 tensor
-is widened to float32 when read.
+weights are), `inputs.safetensors` and `outputs.safetensors`. They are packed: float16 on disk is widened to float32
+when read, and lost nothing; tensors that are equal are stored once (the file's metadata `same` says which); of large
+outputs only every n-th row and column was kept (a call's `every` says which).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -32,6 +34,13 @@ class Call:
     kwargs: dict[str, Any]
     expected: dict[str, Tensor]
     tolerance: dict[str, Any]
+    every: dict[str, dict[int, int]] = field(default_factory=dict)
+    """By output: along which axes only every n-th entry was kept."""
+
+    def kept(self, name: str, whole: Tensor) -> Tensor:
+        """The part of an output that was recorded."""
+        steps = {axis % whole.ndim: n for axis, n in self.every.get(name, {}).items()}
+        return whole[tuple(slice(None, None, steps.get(axis, 1)) for axis in range(whole.ndim))]
 
     def __str__(self) -> str:
         return self.name
@@ -55,7 +64,7 @@ class Case:
 
     def state_dict(self, name: str = "weights") -> dict[str, Tensor]:
         """The recorded state dict of this name, float32, with the released parameter names."""
-        return {key: widened(value) for key, value in load_file(self.path / self.weights[name]).items()}
+        return {key: widened(value) for key, value in tensors(self.path / self.weights[name]).items()}
 
     def call(self, name: str) -> Call:
         """The call of this name."""
@@ -75,6 +84,7 @@ def load_case(name: str) -> Case:
             kwargs=call.get("kwargs", {}),
             expected={name: outputs[key] for name, key in call["outputs"].items()},
             tolerance=call["tolerance"],
+            every={name: {int(axis): n for axis, n in axes.items()} for name, axes in call.get("every", {}).items()},
         )
         for call in described["calls"]
     )
@@ -91,7 +101,7 @@ def assert_close(call: Call, outputs: Mapping[str, Tensor], *, only: Collection[
         only: compare these outputs; all of the call when `None`.
     """
     for name in only if only is not None else call.expected:
-        got, want = outputs[name].detach().cpu(), call.expected[name]
+        got, want = call.kept(name, outputs[name].detach().cpu()), call.expected[name]
         where = f"{call.name}/{name}"
         assert tuple(got.shape) == tuple(want.shape), f"{where}: shape {tuple(got.shape)}, not {tuple(want.shape)}"
         if call.tolerance["mode"] == "exact":
@@ -106,7 +116,12 @@ def assert_close(call: Call, outputs: Mapping[str, Tensor], *, only: Collection[
 
 def tensors(path: Path) -> dict[str, Tensor]:
     """Tensors of a file, none if it does not exist (some calls need only plain values)."""
-    return load_file(path) if path.exists() else {}
+    if not path.exists():
+        return {}
+    with safe_open(path, "pt") as file:
+        same = json.loads((file.metadata() or {}).get("same", "{}"))
+    stored = load_file(path)
+    return {**stored, **{name: stored[other].clone() for name, other in same.items()}}
 
 
 def widened(tensor: Tensor) -> Tensor:

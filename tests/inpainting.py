@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from easyanimate_core.pipeline import Pipeline, load
 from easyanimate_core.presets import Preset, find_preset
+from easyanimate_core.request import Size
 from easyanimate_core.testing import write_checkpoint
 from recorder import SMALL
 
@@ -17,10 +18,11 @@ __all__ = ["SMALL", "clip", "inpainter", "painter", "picture", "said", "small", 
 
 
 def small(name: str) -> Preset:
-    """A released model with the limits of a tiny one."""
-    limits = {"size_min": 16, "size_max": 256, "frames_max": 17}
+    """A released model with the limits of a tiny one, and a size within them."""
     preset = find_preset(name)
-    return preset.model_copy(update={"limits": preset.limits.model_copy(update=limits), "text_length": 32})
+    limits = preset.limits.model_copy(update={"size_min": 16, "size_max": 256, "frames_max": 17})
+    defaults = preset.defaults.model_copy(update={"size": Size(height=128, width=224), "frames": 17})
+    return preset.model_copy(update={"limits": limits, "defaults": defaults, "text_length": 32})
 
 
 def inpainter(folder: Path) -> Pipeline:

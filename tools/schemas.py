@@ -13,6 +13,7 @@ from pathlib import Path
 
 from easyanimate_core.engine import Manifest
 from easyanimate_core.plugins import Host, using
+from easyanimate_core.presets import Preset
 from easyanimate_core.request import GenerationRequest
 from easyanimate_core.schema import export_schema
 from easyanimate_train import plugin
@@ -25,7 +26,11 @@ def main(folder: Path) -> None:
     """Write every schema into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     with using(Host(discover=False)):
-        documents = {"request": export_schema(GenerationRequest), "manifest": export_schema(Manifest)}
+        documents = {
+            "request": export_schema(GenerationRequest),
+            "manifest": export_schema(Manifest),
+            "preset": export_schema(Preset),
+        }
     with using(Host(discover=False, plugins={"easyanimate-train": plugin})):
         documents["train"] = export_schema(TrainConfig)
     for name, schema in documents.items():

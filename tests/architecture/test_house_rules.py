@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from workspace import ROOT, Module, modules, python_files
 
 MOST_LINES = 500
 MOST_LINES_OF_A_FUNCTION = 60
+MOST_BYTES_OF_GOLDENS = 8_000_000
 EMPTY_NAMES = {"utils", "util", "helpers", "helper", "common", "misc"}
 CONTAINERS = {"list", "dict", "set", "bytearray", "defaultdict", "OrderedDict", "Counter", "deque", "WeakKeyDictionary"}
 MUTATORS = {"add", "append", "clear", "extend", "insert", "pop", "popitem", "remove", "setdefault", "update"}
@@ -44,6 +46,24 @@ def test_there_is_something_to_check():
 def test_no_file_is_longer_than_500_lines():
     lengths = {place(path): len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
     assert not {path: length for path, length in lengths.items() if length > MOST_LINES}
+
+
+def test_recorded_outputs_stay_small():
+    """A clone brings them all. Pack a new case as the others are: see tests/golden.py."""
+    sizes = {path: path.stat().st_size for path in (ROOT / "tests" / "goldens").rglob("*") if path.is_file()}
+    assert 0 < sum(sizes.values()) <= MOST_BYTES_OF_GOLDENS
+
+
+def test_the_pipeline_knows_no_generation_by_name():
+    """What differs between models is a line of a preset, a setting of a config, or a capability of a component."""
+    pipeline = [module for module in MODULES if module.name.startswith("easyanimate_core.pipeline")]
+    assert pipeline
+    lines = {
+        f"{place(module.path)[:-2]}:{number}": line
+        for module in pipeline
+        for number, line in enumerate(module.path.read_text(encoding="utf-8").splitlines(), 1)
+    }
+    assert not {where: line for where, line in lines.items() if re.search("[vV][1-5]", line)}
 
 
 def code_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:

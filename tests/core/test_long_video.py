@@ -265,7 +265,7 @@ def test_long_videos_that_cannot_be(
 
 @pytest.mark.feature("C042", "C039")
 def test_a_model_that_cannot_go_on_from_frames(tmp_path: Path) -> None:
-    with pytest.raises(IncompatibleConditions, match="has no inlet 'mask' for 'frames'"):
+    with pytest.raises(IncompatibleConditions, match="has no inlet 'mask' for 'segment_frames'"):
         painter(tmp_path)(**LONG)
 
 

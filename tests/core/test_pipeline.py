@@ -40,12 +40,15 @@ def pipe(folder: Path) -> Pipeline:
 
 @pytest.fixture
 def heard(pipe: Pipeline) -> Iterator[dict[str, list[torch.Tensor]]]:
-    """What the modules of the pipeline were given: timesteps per denoiser call, token ids per text encoder call."""
+    """What the modules of the pipeline were given: timesteps, token ids, and the first block's tokens at every step."""
     toolbox = pipe.prepare()
-    calls: dict[str, list[torch.Tensor]] = {"timesteps": [], "tokens": []}
+    calls: dict[str, list[torch.Tensor]] = {"timesteps": [], "tokens": [], "steps": []}
     time_embedding, text = toolbox.denoiser.time_embedding, toolbox.text_encoders[0]  # type: ignore[attr-defined]
     hooks = [
         time_embedding.register_forward_pre_hook(lambda _, given: calls["timesteps"].append(given[0])),
+        toolbox.denoiser.transformer_blocks[0].register_forward_pre_hook(  # type: ignore[attr-defined]
+            lambda _, given: calls["steps"].append(given[0])
+        ),
         text.register_forward_pre_hook(lambda _, given: calls["tokens"].append(given[0])),  # type: ignore[attr-defined]
     ]
     yield calls
@@ -313,7 +316,7 @@ def test_cancelling_stops_further_forwards(pipe: Pipeline, heard: dict[str, list
 
     with pytest.raises(Cancelled):
         pipe(**{**SMALL, "steps": 10}, events=EventBus(stop), cancel=cancel)
-    assert len(heard["timesteps"]) == 2
+    assert len(heard["steps"]) == 2
     assert pipe(**SMALL).frames.isfinite().all(), "the pipeline goes on afterwards"
 
 

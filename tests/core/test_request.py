@@ -29,7 +29,7 @@ def test_a_prompt_is_enough():
     assert asked.model == "nano"
     assert asked.prompts == ("a red circle",)
     assert (asked.size, asked.frames, asked.steps, asked.guidance, asked.seed, asked.sampler) == (None,) * 6
-    assert (asked.offload.name, asked.storage.name) == ("resident", "native")
+    assert (asked.offload.name, asked.storage.name) == ("auto", "auto")
 
 
 @pytest.mark.parametrize("said", ["384x672", "384 × 672", (384, 672), [384, 672], {"height": 384, "width": 672}])

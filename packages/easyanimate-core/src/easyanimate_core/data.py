@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Condition",
     "Geometry",
+    "ImageEmbedding",
     "Inlet",
     "Inpainting",
     "Origin",
@@ -60,6 +61,19 @@ class TextEmbedding:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageEmbedding:
+    """Encoded pictures of an image encoder.
+
+    Attributes:
+        tokens: `(B, n, D)`, one per patch, n a square number.
+        pooled: `(B, P)`, one vector for the whole picture.
+    """
+
+    tokens: Tensor
+    pooled: Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class Inlet:
     """A named socket of a denoiser, in the order in which the checkpoint was trained.
 
@@ -67,7 +81,7 @@ class Inlet:
         name: what the condition is called, for example `"mask"` or `"camera"`.
         kind: `channels` are concatenated to the latents, `tokens` to the text, `text` replaces a
             prompt, `vector` is added to the time embedding.
-        width: channels (or features) that the checkpoint expects.
+        width: channels (or features) that the checkpoint expects; 0 in a preset's `tokens`: as wide as its weights are.
         optional: an empty optional channel inlet is filled with zeros.
     """
 
@@ -85,7 +99,8 @@ class Condition:
         inlet: name of the inlet.
         value: for channels `(B, width, f, h, w)`, for tokens `(B, L, width)`, for vectors `(B, width)`.
         unconditional: value for the unguided half of classifier-free guidance; `value` when `None`.
-        active: share of the run, from 0 to 1, in which the condition applies.
+        active: share of the run, from 0 to 1, in which the condition applies: at step i of n when i/n is at least the
+            first number and less than the second.
     """
 
     inlet: str
@@ -218,7 +233,7 @@ def wire(
         inlets: what the checkpoint was trained with, in its channel order.
         conditions: what conditioners made; at most one per inlet.
         latents: `(B, C, f, h, w)`; gives batch, grid, dtype and device of empty channel inlets.
-        progress: where in the run the step is, from 0 (first step) to 1.
+        progress: share of the run that is done before the step: i/n at step i of n.
         unconditional: take each condition's unguided value.
 
     Returns:
@@ -245,7 +260,7 @@ def wire(
     wired: dict[str, Tensor] = {}
     for inlet in inlets:
         found = by_name.get(inlet.name)
-        if found is not None and not found.active[0] <= progress <= found.active[1]:
+        if found is not None and not found.active[0] <= progress < found.active[1]:
             found = None
         if found is None:
             if not inlet.optional:

@@ -9,9 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from easyanimate_core.keeping import KeepsNothing, Snapshot, Snapshots
+from easyanimate_core.placing import Footprint, Foretells, HasBlocks, KeepsAside, KeepsSteady, Storage
+from easyanimate_core.sampling import NoiseProcess, Renoises, Sampler, SamplerState, Schedule
+from easyanimate_core.stepping import (
+    CacheMemory,
+    CacheReport,
+    DenoiserCall,
+    Predict,
+    ShowsChange,
+    SplitsTrunk,
+    StepCache,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -19,31 +30,58 @@ if TYPE_CHECKING:
 
     from easyanimate_core.checkpoints.header import Header
     from easyanimate_core.checkpoints.keymap import KeyMap
-    from easyanimate_core.data import Condition, Geometry, Inlet, Inpainting, Origin, Reference, State, TextEmbedding
+    from easyanimate_core.data import (
+        Condition,
+        Geometry,
+        ImageEmbedding,
+        Inlet,
+        Inpainting,
+        Origin,
+        Reference,
+        State,
+        TextEmbedding,
+    )
     from easyanimate_core.events import CancelToken, EventBus
     from easyanimate_core.request import GenerationRequest
 
 __all__ = [
     "AttentionBackend",
     "AttentionCall",
+    "CacheMemory",
+    "CacheReport",
     "Compression",
     "Conditioner",
     "DeclaresInlets",
     "Denoiser",
+    "DenoiserCall",
+    "Footprint",
+    "Foretells",
     "Format",
     "GivesOrigin",
+    "HasBlocks",
     "HasReference",
+    "ImageEncoder",
     "Inpaints",
+    "KeepsAside",
     "KeepsNothing",
+    "KeepsSteady",
     "NoiseProcess",
     "OffloadStrategy",
+    "Predict",
+    "PreparesSteps",
     "Renoises",
     "Sampler",
     "SamplerState",
     "Schedule",
+    "SeesPicture",
+    "ShowsChange",
+    "SmoothsSeams",
     "Snapshot",
     "Snapshots",
+    "SplitsTrunk",
     "Stage",
+    "StepCache",
+    "Storage",
     "StreamsFrames",
     "SupportsMaps",
     "SupportsTiling",
@@ -51,6 +89,8 @@ __all__ = [
     "Tokens",
     "Toolbox",
     "TranslatesConfig",
+    "UsesAttention",
+    "UsesBound",
     "VideoVAE",
 ]
 
@@ -63,6 +103,18 @@ class TextEncoder(Protocol):
 
         Returns:
             states `(B, L, D)` in the encoder's dtype, mask `(B, L)`.
+        """
+        ...
+
+
+class ImageEncoder(Protocol):
+    """Pictures to tokens, for denoisers that attend to one."""
+
+    def encode_image(self, pixels: Tensor) -> ImageEmbedding:
+        """Encode pictures `(B, 3, H, W)` in 0…1 of any size, each on its own.
+
+        Returns:
+            tokens `(B, n, D)` and pooled `(B, P)`, in the encoder's dtype.
         """
         ...
 
@@ -127,6 +179,14 @@ class Inpaints(Protocol):
     inpainting: Inpainting
 
 
+@runtime_checkable
+class SeesPicture(Protocol):
+    """Optional capability of a denoiser with the inlet `image_tokens`: says what of an encoded picture goes into it."""
+
+    picture: Literal["tokens", "pooled"]
+    """A field of `ImageEmbedding`; the pooled vector goes in as one token."""
+
+
 class Compression(Protocol):
     """How a VAE maps pixels to latents. The only owner of the latent-frame formula."""
 
@@ -180,6 +240,15 @@ class SupportsTiling(Protocol):
 
 
 @runtime_checkable
+class SmoothsSeams(Protocol):
+    """Optional capability of a VAE whose runs of frames may not fit together: smooths finished videos."""
+
+    def smoothed(self, frames: Iterator[Tensor]) -> Iterator[Tensor]:
+        """Runs of decoded frames `(B, 3, F', H, W)`, about −1…1, to as many frames, in runs of any length."""
+        ...
+
+
+@runtime_checkable
 class SupportsMaps(Protocol):
     """Optional capability of a VAE: brings maps that are no pictures (masks, camera rays) to its latents' grid."""
 
@@ -190,88 +259,6 @@ class SupportsMaps(Protocol):
             pixels: the map, any values.
             size: `(f, h, w)` of the latents.
             scaled: multiply by the factor that latents are scaled with, as a mask channel has been in training.
-        """
-        ...
-
-
-class NoiseProcess(Protocol):
-    """How data becomes noise; shared by samplers and training objectives."""
-
-    def add_noise(self, clean: Tensor, noise: Tensor, level: Tensor) -> Tensor:
-        """Noised data at level(s) of noise `(B,)`."""
-        ...
-
-    def target(self, clean: Tensor, noise: Tensor, level: Tensor) -> Tensor:
-        """What the denoiser should predict there."""
-        ...
-
-    def weight(self, level: Tensor) -> Tensor:
-        """Weight `(B,)` of the squared error there."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """The steps of one run.
-
-    Attributes:
-        timesteps: `(n,)` float32, exact values on the model's 0…1000 scale, first step first.
-        start: steps skipped at the front when `strength` is below 1.
-    """
-
-    timesteps: Tensor
-    start: int = 0
-
-    def __len__(self) -> int:
-        return int(self.timesteps.shape[0])
-
-
-class Sampler(Protocol):
-    """Steps noise towards latents. One instance serves one run at a time; `schedule` resets it."""
-
-    process: NoiseProcess
-
-    def schedule(self, steps: int, *, strength: float = 1.0) -> Schedule:
-        """Prepare a run of `steps` steps, of which the last `int(steps·strength)` are taken."""
-        ...
-
-    def begin(self, noise: Tensor, clean: Tensor | None = None) -> Tensor:
-        """Initial latents from unit noise, and from clean latents when strength is below 1."""
-        ...
-
-    def scale_input(self, latents: Tensor, index: int) -> Tensor:
-        """Latents as the denoiser wants to see them at step `index`."""
-        ...
-
-    def step(self, prediction: Tensor, index: int, latents: Tensor, *, generator: Generator | None = None) -> Tensor:
-        """One step from latents at step `index` to the next."""
-        ...
-
-
-@runtime_checkable
-class SamplerState(Protocol):
-    """Optional capability of a sampler: what it remembers between steps, so that a run can go on in the middle.
-
-    A run whose sampler cannot do this starts its denoising anew after an interruption.
-    """
-
-    def remembered(self) -> Mapping[str, Tensor]:
-        """Everything that later steps depend on besides latents and index; empty when that is nothing."""
-        ...
-
-    def recall(self, memory: Mapping[str, Tensor]) -> None:
-        """Go on from what `remembered` gave, after `schedule` with the same arguments."""
-        ...
-
-
-@runtime_checkable
-class Renoises(Protocol):
-    """Optional capability of a sampler: clean latents as they would be in the middle of a run."""
-
-    def renoise(self, clean: Tensor, noise: Tensor, index: int) -> Tensor:
-        """Clean latents `(B, C, f, h, w)` with unit noise at the level before step `index`.
-
-        At `len(schedule)`, after the last step, these are the clean latents themselves.
         """
         ...
 
@@ -355,6 +342,41 @@ class AttentionBackend(Protocol):
         ...
 
 
+@runtime_checkable
+class UsesBound(Protocol):
+    """Optional capability of an attention backend: is faster where the size of logits is bounded."""
+
+    def within(self, bound: float) -> AttentionBackend:
+        """A backend for calls without mask of which no logit is larger than `bound`, in nats, at the default scale."""
+        ...
+
+
+@runtime_checkable
+class UsesAttention(Protocol):
+    """Optional capability of a denoiser: its attention can be chosen."""
+
+    def set_attention(self, backend: AttentionBackend) -> None:
+        """Use this backend from now on, and tell it the bound of logits if it is a `UsesBound`."""
+        ...
+
+
+@runtime_checkable
+class PreparesSteps(Protocol):
+    """Optional capability of a denoiser: computes before the loop what does not depend on the latents."""
+
+    def prepared(
+        self, timesteps: Tensor, text: Sequence[TextEmbedding], dtype: torch.dtype
+    ) -> Sequence[Denoiser] | None:
+        """One denoiser for each step, for exactly this text; `None` where that cannot be done now.
+
+        Args:
+            timesteps: `(n,)` on the loop's device, exactly as `embed` will get them.
+            text: as `embed` will get it, for the whole batch.
+            dtype: of the latents.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Toolbox:
     """The components of one pipeline, as stages see them.
@@ -365,6 +387,9 @@ class Toolbox:
         dtype: of latents and embeddings in the loop.
         device: where stages compute.
         snapshots: where stages keep what they should not have to do twice.
+        image_encoder: for denoisers that attend to a picture; `None` for all others.
+        attention: what the denoiser's attention was chosen to be, if that can be chosen; its text says what ran.
+        apart: both halves of guidance run one after the other, for memory.
     """
 
     text_encoders: tuple[TextEncoder, ...]
@@ -378,11 +403,15 @@ class Toolbox:
     cancel: CancelToken
     negative_prompt: str = ""
     snapshots: Snapshots = field(default_factory=KeepsNothing)
+    image_encoder: ImageEncoder | None = None
+    attention: AttentionBackend | None = None
+    apart: bool = False
 
     def modules(self) -> dict[str, Any]:
-        """Modules by role: `text`, `text_2`…, `denoiser`, `vae`."""
+        """Modules by role: `text`, `text_2`…, `image` where there is one, `denoiser`, `vae`."""
         text = {f"text_{i + 1}" if i else "text": encoder for i, encoder in enumerate(self.text_encoders)}
-        return {**text, "denoiser": self.denoiser, "vae": self.vae}
+        image = {} if self.image_encoder is None else {"image": self.image_encoder}
+        return {**text, **image, "denoiser": self.denoiser, "vae": self.vae}
 
 
 class Format(Protocol):

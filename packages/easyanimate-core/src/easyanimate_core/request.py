@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -12,9 +12,11 @@ from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from easyanimate_core.errors import InvalidRequest
-from easyanimate_core.interfaces import Conditioner, OffloadStrategy, Sampler
+from easyanimate_core.interfaces import AttentionBackend, Conditioner, OffloadStrategy, Sampler, StepCache, Storage
+from easyanimate_core.placing import memory_mode
 from easyanimate_core.schema import Among, Choice, Hint, Model, parse
-from easyanimate_core.slots import CONDITIONERS, OFFLOAD, SAMPLERS, STORAGE
+from easyanimate_core.sizes import Bytes
+from easyanimate_core.slots import ATTENTION, CONDITIONERS, OFFLOAD, SAMPLERS, STEP_CACHES, STORAGE
 
 if TYPE_CHECKING:
     from pydantic import GetJsonSchemaHandler
@@ -84,7 +86,8 @@ class Lora(Model):
     """A LoRA file and how strongly it acts. Written `"style.safetensors"`, `"style.safetensors=0.6"` or in full."""
 
     path: Annotated[str, BeforeValidator(_path_as_text), Hint(media="file")]
-    """File in the kohya, PEFT or diffusers layout, or a folder that PEFT saved."""
+    """File in the kohya, PEFT or diffusers layout, a folder that PEFT saved, or `owner/name:FILE` of a repository that
+    was downloaded."""
 
     weight: Annotated[float, Field(ge=-10, le=10)] = 1.0
     """What it adds is multiplied by this, −10…10; 1 is as trained, 0 is off. Default: 1."""
@@ -144,6 +147,12 @@ class GenerationRequest(Model):
     vae_path: Annotated[str | None, BeforeValidator(_path_as_text), Hint(media="file", advanced=True)] = None
     """File or folder of another VAE instead of the model's own. Default: the model's own."""
 
+    motion_path: Annotated[str | None, BeforeValidator(_path_as_text), Hint(media="file", advanced=True)] = None
+    """File or folder of a motion module, which makes a video model of an image model (V1). Default: none."""
+
+    config: Annotated[str | None, BeforeValidator(_path_as_text), Hint(media="file", advanced=True)] = None
+    """One of the original's model configs (YAML), whose settings stand above the model's own. Default: none."""
+
     loras: tuple[Lora, ...] = ()
     """LoRA files that change the model's style or subject, PATH or PATH=WEIGHT; several add up. Default: none."""
 
@@ -196,14 +205,34 @@ class GenerationRequest(Model):
     )
     """Where weights are while they are not used. Default: auto."""
 
-    storage: Annotated[Choice[Any], Among(STORAGE), Hint(advanced=True)] = Field(default="auto", validate_default=True)
+    attention: Annotated[Choice[AttentionBackend], Among(ATTENTION), Hint(advanced=True)] = Field(
+        default="auto", validate_default=True
+    )
+    """How the denoiser computes attention; 'auto' measures what is fastest here. Default: auto."""
+
+    storage: Annotated[Choice[Storage], Among(STORAGE), Hint(advanced=True)] = Field(
+        default="auto", validate_default=True
+    )
     """Type in which weights are kept. Default: auto."""
+
+    vram_budget: Annotated[Bytes, Field(gt=0), Hint(unit="bytes", advanced=True)] | None = None
+    """Bytes of the device's memory that the whole run may take, as 8GiB; 'auto' and 'stream' keep to it. Default: what
+    is free."""
+
+    step_caches: tuple[Annotated[Choice[StepCache], Among(STEP_CACHES)], ...] = ()
+    """Answer some denoising steps from earlier ones: faster, and not exactly the same video. Default: none."""
 
     match_colours: Annotated[bool, Hint(advanced=True)] = False
     """Keep the first frame's colour statistics through the clip (mean and spread in L*a*b*). Default: off."""
 
     scale: Annotated[int, Field(ge=1, le=16), Hint(unit="times")] = 1
     """Whole factor by which finished frames are enlarged, 1…16, without smoothing. Default: 1."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _memory_mode(cls, document: Any) -> Any:
+        """The original's memory modes decide two fields."""
+        return memory_mode(document) if isinstance(document, Mapping) else document
 
     @property
     def prompts(self) -> tuple[str, ...]:

@@ -11,9 +11,12 @@ from easyanimate_core.interfaces import (
     Conditioner,
     Denoiser,
     Format,
+    ImageEncoder,
     OffloadStrategy,
     Sampler,
     Stage,
+    StepCache,
+    Storage,
     TextEncoder,
     VideoVAE,
 )
@@ -26,6 +29,7 @@ __all__ = [
     "CORE_SLOTS",
     "DENOISERS",
     "FORMATS",
+    "IMAGE_ENCODERS",
     "OFFLOAD",
     "PRESETS",
     "SAMPLERS",
@@ -38,6 +42,9 @@ __all__ = [
 
 TEXT_ENCODERS: Final[Slot[TextEncoder]] = Slot("text_encoders", "turn prompts into hidden states")
 """Prompts to `TextEmbedding`; built from a checkpoint, not from options."""
+
+IMAGE_ENCODERS: Final[Slot[ImageEncoder]] = Slot("image_encoders", "turn pictures into tokens")
+"""Pictures to `ImageEmbedding`; built from a checkpoint, not from options."""
 
 DENOISERS: Final[Slot[Denoiser]] = Slot("denoisers", "predict noise, velocity or data from noisy latents")
 """The networks of the diffusion loop; built from a checkpoint."""
@@ -54,14 +61,14 @@ CONDITIONERS: Final[Slot[Conditioner]] = Slot("conditioners", "turn pictures, vi
 OFFLOAD: Final[Slot[OffloadStrategy]] = Slot("offload", "decide where weights are while they are not used")
 """Placement of modules; independent of `STORAGE`."""
 
-STORAGE: Final[Slot[Any]] = Slot("storage", "decide the type in which weights are kept")
+STORAGE: Final[Slot[Storage]] = Slot("storage", "decide the type in which weights are kept")
 """Type of stored weights; independent of `OFFLOAD`."""
 
 ATTENTION: Final[Slot[AttentionBackend]] = Slot("attention", "compute scaled dot-product attention")
 """Attention kernels; tagged `device:<name>`."""
 
-STEP_CACHES: Final[Slot[Any]] = Slot("step_caches", "skip parts of denoising steps that change little")
-"""Caches around a denoiser's trunk."""
+STEP_CACHES: Final[Slot[StepCache]] = Slot("step_caches", "skip parts of denoising steps that change little")
+"""Caches in front of a denoiser, or around its trunk."""
 
 FORMATS: Final[Slot[Format]] = Slot("formats", "recognise and map checkpoint files")
 """Checkpoint layouts; the best score among them wins."""
@@ -77,6 +84,7 @@ COMMANDS: Final[Slot[Any]] = Slot("commands", "add a subcommand to the command l
 
 CORE_SLOTS: Final[tuple[Slot[Any], ...]] = (
     TEXT_ENCODERS,
+    IMAGE_ENCODERS,
     DENOISERS,
     VAES,
     SAMPLERS,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from easyanimate_core.conditioning.footage import footage_of, reference_of
 from easyanimate_core.conditioning.inpaint import INLETS, Known, inpaint_conditions
+from easyanimate_core.conditioning.picture import INLET, picture_condition, sees_pictures
 from easyanimate_core.conditioning.pixels import fit_picture, read_picture
 from easyanimate_core.data import Reference
 from easyanimate_core.errors import InvalidRequest
@@ -24,14 +25,14 @@ __all__ = ["Frames", "known_frames"]
 
 
 class Frames:
-    """Feeds the inlets `mask` and `masked_video`."""
+    """Feeds the inlets `mask` and `masked_video`; and `image_tokens`, where the model is shown the start picture."""
 
     def __init__(self, options: FramesOptions) -> None:
         self.options = options
 
     def inlets(self) -> tuple[str, ...]:
-        """`mask` and `masked_video`."""
-        return INLETS
+        """`mask` and `masked_video`, and `image_tokens` where the model has it."""
+        return (*INLETS, INLET)
 
     def reference(self, request: GenerationRequest) -> Reference:
         """Size of the first start picture, which fits any length, or size and length of the video.
@@ -48,7 +49,7 @@ class Frames:
         return Reference(first[0], first[1])
 
     def encode(self, state: State, toolbox: Toolbox) -> tuple[Condition, ...]:
-        """`mask` and `masked_video`, each for one sample or, with noise, for every sample of the batch.
+        """`mask` and `masked_video`, each for one sample or, with noise, for every sample of the batch; `image_tokens`.
 
         Raises:
             UnreadableMedia: a picture or the video cannot be read.
@@ -64,7 +65,11 @@ class Frames:
                 for pictures in (options.start, options.end)
             )
             known = known_frames(start, end, geometry.frames)
-        return inpaint_conditions(known, state, toolbox, noise=options.noise)
+        made = inpaint_conditions(known, state, toolbox, noise=options.noise)
+        if options.show and options.start and sees_pictures(toolbox):
+            # At the size of the video, as released models were shown it.
+            made += (picture_condition(known.pixels[0, :, 0], toolbox),)
+        return made
 
 
 def known_frames(start: Sequence[Tensor], end: Sequence[Tensor], frames: int) -> Known:

@@ -14,10 +14,10 @@ from easyanimate_core.errors import IncompatibleConditions
 from easyanimate_core.interfaces import Inpaints, SupportsMaps
 
 if TYPE_CHECKING:
-    from easyanimate_core.data import State
-    from easyanimate_core.interfaces import Toolbox
+    from easyanimate_core.data import Geometry, State
+    from easyanimate_core.interfaces import Denoiser, Toolbox
 
-__all__ = ["HIDDEN", "INLETS", "Known", "augment", "inpaint_conditions", "mask_out"]
+__all__ = ["HIDDEN", "INLETS", "Known", "augment", "inpaint_conditions", "mask_out", "nothing_known", "wants_unknown"]
 
 INLETS = ("mask", "masked_video")
 """The inlets that known pixels feed."""
@@ -38,6 +38,18 @@ class Known:
 
     pixels: Tensor
     hidden: Tensor
+
+
+def nothing_known(geometry: Geometry) -> Known:
+    """A video of which everything is to be made."""
+    shape = geometry.frames, geometry.height, geometry.width
+    return Known(torch.zeros(1, 3, *shape), torch.ones(1, 1, *shape))
+
+
+def wants_unknown(denoiser: Denoiser) -> bool:
+    """Whether a denoiser has to be told that nothing is known: it was never shown empty inlets."""
+    has = {inlet.name for inlet in denoiser.inlets} >= set(INLETS)
+    return has and isinstance(denoiser, Inpaints) and not denoiser.inpainting.blank
 
 
 def mask_out(known: Known) -> Tensor:

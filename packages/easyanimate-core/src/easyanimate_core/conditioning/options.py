@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from easyanimate_core.schema import Hint, Model
 
-__all__ = ["Clip", "FramesOptions", "MaskMedia", "Picture", "SourceVideoOptions"]
+__all__ = ["Clip", "ClipImageOptions", "FramesOptions", "MaskMedia", "Picture", "SourceVideoOptions"]
 
 _PIXELS: Final = "pixels:"
 
@@ -88,6 +88,9 @@ class FramesOptions(Model):
     """Deviation of the noise on kept pixels (in −1…1) for models that were trained with it; black pixels get none.
     0…1. Default: 0.0563."""
 
+    show: Annotated[bool, Hint(advanced=True)] = True
+    """Show the first `start` picture to the image encoder of a model that has one. Default: yes."""
+
     @model_validator(mode="after")
     def _fits_together(self) -> FramesOptions:
         if self.end and not self.start:
@@ -100,6 +103,13 @@ class FramesOptions(Model):
         if not self.start and self.video is None:
             raise ValueError("nothing is given: give 'start', or 'video' and 'mask'")
         return self
+
+
+class ClipImageOptions(Model):
+    """A picture of what the result should look like, for models with an image encoder."""
+
+    image: Annotated[Picture, Hint(media="image", flag="clip-image")]
+    """The picture. It is not part of the video; a start picture of `frames` is shown by itself."""
 
 
 class SourceVideoOptions(Model):

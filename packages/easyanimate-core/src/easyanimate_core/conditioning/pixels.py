@@ -15,7 +15,17 @@ from torch import Tensor
 from easyanimate_core.errors import UnreadableMedia
 from easyanimate_core.media.read import VideoFacts, frame_stride, probe_video, read_image, read_video
 
-__all__ = ["Footage", "fit_clip", "fit_picture", "is_video", "probe", "read_clip", "read_picture", "to_bytes"]
+__all__ = [
+    "Footage",
+    "fit_clip",
+    "fit_picture",
+    "is_video",
+    "probe",
+    "read_clip",
+    "read_picture",
+    "to_bytes",
+    "unit_picture",
+]
 
 _MOVING: Final = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 
@@ -104,6 +114,11 @@ def fit_picture(pixels: NDArray[Any], height: int, width: int) -> Tensor:
     if pixels.shape[:2] != (height, width):
         resized = Image.fromarray(to_bytes(pixels)).resize((width, height), Image.Resampling.BICUBIC)
         pixels = np.asarray(resized)
+    return _unit(pixels).movedim(-1, 0)
+
+
+def unit_picture(pixels: NDArray[Any]) -> Tensor:
+    """A picture `(H, W, 3)` to `(3, H, W)` float32 in 0…1, as large as it is."""
     return _unit(pixels).movedim(-1, 0)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import av
 import av.error
 import numpy as np
+from av.container import InputContainer
 from av.video.reformatter import Colorspace
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
@@ -18,7 +19,15 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from easyanimate_core.errors import UnreadableMedia
 from easyanimate_core.media.seal import gif_comments
 
-__all__ = ["VideoFacts", "frame_stride", "probe_video", "read_image", "read_metadata", "read_video"]
+__all__ = [
+    "VideoFacts",
+    "frame_stride",
+    "probe_video",
+    "read_image",
+    "read_metadata",
+    "read_video",
+    "stream_video",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,28 +73,51 @@ def read_video(
         UnreadableMedia: the file is missing, damaged or cut off, is not a video, or has no frame after `start`.
     """
     path = _existing(path)
-    frames: list[NDArray[np.uint8]] = []
     with _explained(path), av.open(str(path)) as container:
-        if not container.streams.video:
-            raise UnreadableMedia(f"'{path}' has no picture track", "Give a video file.")
-        stream = container.streams.video[0]
-        stream.thread_type = "AUTO"
+        stream = _pictures(container, path)
+        frames = list(_decoded(container, stream, path, max_frames, start, fps))
         source = _rate(stream)
-        stride = 1 if fps is None or source <= 0 else frame_stride(source, fps)
-        last = None if max_frames is None else start + (max_frames - 1) * stride + 1
-        index = 0
-        for packet in container.demux(stream):
-            if packet.is_corrupt:
-                raise UnreadableMedia(f"'{path}' is damaged or cut off after {index} frames", "Copy it again.")
-            for frame in packet.decode():
-                if index >= start and (index - start) % stride == 0 and (last is None or index < last):
-                    frames.append(_upright(frame))
-                index += 1
-            if last is not None and index >= last:
-                break
-    if not frames:
-        raise UnreadableMedia(f"'{path}' has no frame {start}", f"It has {index} frames, counted from 0.")
     return np.stack(frames), _said(source, path)
+
+
+def stream_video(
+    path: str | Path, *, max_frames: int | None = None, start: int = 0, fps: float | None = None
+) -> Iterator[NDArray[np.uint8]]:
+    """As `read_video`, one frame `(H, W, 3)` at a time, so that a long video needs no more memory than a short one.
+
+    Raises:
+        UnreadableMedia: as `read_video`, when the frame is asked for.
+    """
+    path = _existing(path)
+    with _explained(path), av.open(str(path)) as container:
+        yield from _decoded(container, _pictures(container, path), path, max_frames, start, fps)
+
+
+def _decoded(
+    container: InputContainer, stream: VideoStream, path: Path, most: int | None, start: int, fps: float | None
+) -> Iterator[NDArray[np.uint8]]:
+    stream.thread_type = "AUTO"
+    source = _rate(stream)
+    stride = 1 if fps is None or source <= 0 else frame_stride(source, fps)
+    last = None if most is None else start + (most - 1) * stride + 1
+    index = 0
+    for packet in container.demux(stream):
+        if packet.is_corrupt:
+            raise UnreadableMedia(f"'{path}' is damaged or cut off after {index} frames", "Copy it again.")
+        for frame in packet.decode():
+            if index >= start and (index - start) % stride == 0 and (last is None or index < last):
+                yield _upright(frame)
+            index += 1
+        if last is not None and index >= last:
+            break
+    if index <= start:
+        raise UnreadableMedia(f"'{path}' has no frame {start}", f"It has {index} frames, counted from 0.")
+
+
+def _pictures(container: InputContainer, path: Path) -> VideoStream:
+    if not container.streams.video:
+        raise UnreadableMedia(f"'{path}' has no picture track", "Give a video file.")
+    return container.streams.video[0]
 
 
 def probe_video(path: str | Path) -> VideoFacts:
@@ -98,9 +130,7 @@ def probe_video(path: str | Path) -> VideoFacts:
     first: NDArray[np.uint8] | None = None
     count = 0
     with _explained(path), av.open(str(path)) as container:
-        if not container.streams.video:
-            raise UnreadableMedia(f"'{path}' has no picture track", "Give a video file.")
-        stream = container.streams.video[0]
+        stream = _pictures(container, path)
         fps = _rate(stream)
         for packet in container.demux(stream):
             if packet.is_corrupt:

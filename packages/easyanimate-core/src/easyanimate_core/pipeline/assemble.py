@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import torch
+from torch import nn
 
 from easyanimate_core.checkpoints.hub import Repo, cached
 from easyanimate_core.checkpoints.source import component_files, component_folder, resolve
@@ -17,13 +18,23 @@ from easyanimate_core.events import SILENT, CancelToken, EventBus, StageProgress
 from easyanimate_core.interfaces import (
     DeclaresInlets,
     Denoiser,
+    ImageEncoder,
     OffloadStrategy,
     Sampler,
+    Storage,
     TextEncoder,
     Toolbox,
     VideoVAE,
 )
-from easyanimate_core.pipeline.components import build_denoiser, build_sampler, build_text_encoder, build_vae
+from easyanimate_core.pipeline.belonging import check_belongs, check_complete, check_motion
+from easyanimate_core.pipeline.components import (
+    build_denoiser,
+    build_image_encoder,
+    build_sampler,
+    build_text_encoder,
+    build_vae,
+)
+from easyanimate_core.placing import TakesParts
 from easyanimate_core.presets import Preset
 from easyanimate_core.schema import Choice
 from easyanimate_core.slots import SAMPLERS
@@ -48,29 +59,38 @@ class Assembly:
         dtype: of weights and latents.
         transformer_path: file or folder of another denoiser.
         vae_path: file or folder of another VAE.
+        motion_path: file or folder of the motion module beside the denoiser's other weights.
+        config: the original's model config whose settings the preset has been given.
     """
 
     preset: Preset
     folder: Path
     offload: Choice[OffloadStrategy]
-    storage: Choice[Any]
+    storage: Choice[Storage]
     device: torch.device
     dtype: torch.dtype
     transformer_path: Path | None = None
     vae_path: Path | None = None
+    motion_path: Path | None = None
+    config: Path | None = None
 
     def check(self) -> None:
         """Prove that the folder has everything that the preset names; reads nothing large.
 
         Raises:
             CheckpointNotFound: a component is missing.
+            CheckpointMismatch: it is the checkpoint of another preset.
             UnsafeCheckpoint: a link or an index of another component leads out of its folder.
         """
-        for path, part in ((self.transformer_path, "transformer"), (self.vae_path, "vae")):
+        denoisers = (self.transformer_path, "transformer"), (self.motion_path, "transformer")
+        for path, part in (*denoisers, (self.vae_path, "vae")):
             if path is not None:
                 component_files(path, part)
-        text = [name for pair in self._text_folders() for name in pair]
-        component_folder(self.folder, "transformer", "vae", "scheduler", *text)
+        if self.transformer_path is None:
+            check_belongs(self.preset, self.folder)
+        check_complete(self.preset, self.folder)
+        if self.transformer_path is None and self.motion_path is None:
+            check_motion(self.preset, self.folder)
 
     def build(self, events: EventBus = SILENT) -> Toolbox:
         """Load all components strictly and place them.
@@ -78,16 +98,21 @@ class Assembly:
         Raises:
             CheckpointError: something does not fit.
         """
-        components, storage = self.preset.components, self.storage.create()
-        total = len(components.text_encoders) + 2
+        components, storage, offload = self.preset.components, self.storage.create(), self.offload.create()
+        total = len(components.text_encoders) + 2 + bool(components.image_encoder)
         done = iter(range(1, total + 1))
 
-        def kept(role: str, module: T) -> T:
+        def kept(role: str, module: T, place: str = "") -> T:
             storage.store(role, module)
+            if isinstance(offload, TakesParts) and isinstance(module, nn.Module):
+                offload.take(place or role, module, self.device)
             events.emit(StageProgress("load", next(done), total, "components"))
             return module
 
-        text = tuple(kept("text", encoder) for encoder in self._text_encoders())
+        text = tuple(
+            kept("text", encoder, f"text_{i + 1}" if i else "text") for i, encoder in enumerate(self._text_encoders())
+        )
+        image = kept("image", found) if (found := self._image_encoder()) is not None else None
         denoiser = kept("denoiser", self._denoiser(events))
         vae = kept("vae", self.vae(events))
         toolbox = Toolbox(
@@ -95,12 +120,13 @@ class Assembly:
             denoiser=denoiser,
             vae=vae,
             sampler=self.sampler(Choice.of(SAMPLERS, self.preset.defaults.sampler)),
-            offload=self.offload.create(),
+            offload=offload,
             device=self.device,
             dtype=self.dtype,
             events=SILENT,
             cancel=CancelToken(),
             negative_prompt=self.preset.defaults.negative_prompt,
+            image_encoder=image,
         )
         toolbox.offload.attach(toolbox, self.device)
         return toolbox
@@ -111,7 +137,16 @@ class Assembly:
         Raises:
             CheckpointError: the checkpoint's scheduler config does not fit.
         """
-        return build_sampler(choice, self.folder / "scheduler")
+        return build_sampler(choice, self._part("scheduler"))
+
+    def _settings(self, component: Literal["text_encoder", "denoiser", "vae"]) -> dict[str, Any]:
+        """What the preset says above the checkpoint's config."""
+        return self.preset.settings_of(component, half=self.dtype == torch.float16)
+
+    def _part(self, name: str) -> Path:
+        """Folder of a component."""
+        (place,) = component_folder(self.folder, name)
+        return place
 
     def _text_folders(self) -> Iterator[tuple[str, str]]:
         """Folders of weights and tokenizer: `text_encoder` and `tokenizer`, then `text_encoder_2`…"""
@@ -121,13 +156,19 @@ class Assembly:
 
     def _text_encoders(self) -> Iterator[TextEncoder]:
         for name, folders in zip(self.preset.components.text_encoders, self._text_folders(), strict=True):
-            weights, tokenizer = (self.folder / folder for folder in folders)
-            length = self.preset.text_length
-            yield build_text_encoder(name, weights, tokenizer, max_length=length, dtype=self.dtype)
+            weights, tokenizer = (self._part(folder) for folder in folders)
+            length, settings = self.preset.text_length, self._settings("text_encoder")
+            yield build_text_encoder(name, weights, tokenizer, max_length=length, dtype=self.dtype, settings=settings)
+
+    def _image_encoder(self) -> ImageEncoder | None:
+        name = self.preset.components.image_encoder
+        return None if name is None else build_image_encoder(name, self._part("image_encoder"), dtype=self.dtype)
 
     def _denoiser(self, events: EventBus) -> Denoiser:
-        name, folder = self.preset.components.denoiser, self.folder / "transformer"
-        denoiser = build_denoiser(name, folder, dtype=self.dtype, path=self.transformer_path, events=events)
+        name, folder = self.preset.components.denoiser, self._part("transformer")
+        given = {"path": self.transformer_path, "motion_path": self.motion_path}
+        settings = self._settings("denoiser")
+        denoiser = build_denoiser(name, folder, dtype=self.dtype, **given, settings=settings, events=events)
         if isinstance(denoiser, DeclaresInlets):
             denoiser.declare(self.preset.inlets)
         elif (own := _names(denoiser.inlets)) != (wanted := _names(self.preset.inlets)):
@@ -140,8 +181,9 @@ class Assembly:
         Raises:
             CheckpointError: something does not fit.
         """
-        name, folder = self.preset.components.vae, self.folder / "vae"
-        vae = build_vae(name, folder, dtype=self.dtype, path=self.vae_path, events=events)
+        name, folder = self.preset.components.vae, self._part("vae")
+        settings = self._settings("vae")
+        vae = build_vae(name, folder, dtype=self.dtype, path=self.vae_path, settings=settings, events=events)
         if self.preset.latent_channels not in (None, vae.compression.channels):
             raise CheckpointMismatch(
                 f"the VAE in '{self.folder}' has {vae.compression.channels} latent channels, "

@@ -19,29 +19,47 @@ from easyanimate_core.checkpoints.load import fill, load_into
 from easyanimate_core.checkpoints.source import component_files, read_json, weight_files
 from easyanimate_core.errors import CheckpointMismatch, EasyAnimateError
 from easyanimate_core.events import SILENT, EventBus, Notice
-from easyanimate_core.interfaces import Denoiser, Sampler, TextEncoder, VideoVAE
+from easyanimate_core.interfaces import Denoiser, ImageEncoder, Sampler, TextEncoder, VideoVAE
 from easyanimate_core.plugins import active
-from easyanimate_core.registry import Slot
+from easyanimate_core.registry import Registry, Slot
 from easyanimate_core.schema import Choice
-from easyanimate_core.slots import DENOISERS, SAMPLERS, TEXT_ENCODERS, VAES
+from easyanimate_core.slots import DENOISERS, IMAGE_ENCODERS, SAMPLERS, TEXT_ENCODERS, VAES
 from easyanimate_core.validation import did_you_mean
 
-__all__ = ["build_denoiser", "build_sampler", "build_text_encoder", "build_vae", "skeleton"]
+__all__ = [
+    "build_denoiser",
+    "build_image_encoder",
+    "build_sampler",
+    "build_text_encoder",
+    "build_vae",
+    "skeleton",
+]
 
 T = TypeVar("T")
 
+# What averaging weights in training left in a released config.
+_AVERAGED: Final = (
+    "decay", "inv_gamma", "min_decay", "optimization_step", "power", "update_after_step", "use_ema_warmup",
+)  # fmt: skip
+_NONE: Final[Mapping[str, Any]] = MappingProxyType({})
 # Keys that released configs carry and that no released code ever read.
 _IDLE: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
-    {"vaes": frozenset({"sample_size", "norm_type", "force_upcast"})}
+    {"denoisers": frozenset(_AVERAGED), "vaes": frozenset({"sample_size", "norm_type", "force_upcast"})}
 )
 
 
 def build_text_encoder(
-    name: str, weights: Path, tokenizer: Path, *, max_length: int | None, dtype: torch.dtype
+    name: str,
+    weights: Path,
+    tokenizer: Path,
+    *,
+    max_length: int | None,
+    dtype: torch.dtype,
+    settings: Mapping[str, Any] = _NONE,
 ) -> TextEncoder:
     """A text encoder of the slot `text_encoders`.
 
-    Its factory is called with the content of `config.json`, the tokenizer's folder and `max_length`. A method
+    Its factory is called with the content of `config.json`, the tokenizer's folder, `max_length` and settings. A method
     `keymap(name)`, if it has one, says under which name a stored tensor belongs into the module, or `None` for what
     is not to be read.
 
@@ -49,15 +67,41 @@ def build_text_encoder(
         name: registered name.
         weights: the checkpoint's `text_encoder/` folder.
         tokenizer: the checkpoint's `tokenizer/` folder.
-        max_length: tokens that prompts are padded to.
+        max_length: tokens that prompts are padded to; what the tokenizer says when `None`.
         dtype: of the weights in memory.
+        settings: further keywords of the factory.
 
     Raises:
         CheckpointError: config, tokenizer or weights do not fit.
     """
     config = read_json(weights / "config.json")
     with torch.device("meta"):
-        encoder = active().registries[TEXT_ENCODERS].load(name)(config, tokenizer, max_length=max_length)
+        factory: Callable[..., TextEncoder] = active().registries[TEXT_ENCODERS].load(name)
+        encoder = factory(config, tokenizer, max_length=max_length, **settings)
+    module = cast("nn.Module", encoder)
+    load_into(module, weight_files(weights), keymap=getattr(encoder, "keymap", None), dtype=dtype)
+    module.eval()
+    return encoder
+
+
+def build_image_encoder(name: str, weights: Path, *, dtype: torch.dtype) -> ImageEncoder:
+    """An image encoder of the slot `image_encoders`.
+
+    Its factory is called with the content of `config.json` and of `preprocessor_config.json`, empty when there is
+    none; a method `keymap(name)` as of a text encoder.
+
+    Args:
+        name: registered name.
+        weights: the checkpoint's `image_encoder/` folder.
+        dtype: of the weights in memory.
+
+    Raises:
+        CheckpointError: configs or weights do not fit.
+    """
+    config, prepared = read_json(weights / "config.json"), weights / "preprocessor_config.json"
+    with torch.device("meta"):
+        factory = active().registries[IMAGE_ENCODERS].load(name)
+        encoder = factory(config, read_json(prepared) if prepared.is_file() else {})
     module = cast("nn.Module", encoder)
     load_into(module, weight_files(weights), keymap=getattr(encoder, "keymap", None), dtype=dtype)
     module.eval()
@@ -65,7 +109,14 @@ def build_text_encoder(
 
 
 def build_denoiser(
-    name: str, folder: Path, *, dtype: torch.dtype, path: Path | None = None, events: EventBus = SILENT
+    name: str,
+    folder: Path,
+    *,
+    dtype: torch.dtype,
+    path: Path | None = None,
+    motion_path: Path | None = None,
+    settings: Mapping[str, Any] = _NONE,
+    events: EventBus = SILENT,
 ) -> Denoiser:
     """A denoiser of the slot `denoisers`, from the checkpoint's `transformer/` folder.
 
@@ -78,23 +129,32 @@ def build_denoiser(
         dtype: of the weights in memory.
         path: other weights than the folder's: a file, a component's folder, or another checkpoint's folder, whose
             `config.json` counts if it has one.
+        motion_path: weights that complete the others: the file, or its folder, of the motion module for an image model.
+            Together they have to be whole, as a checkpoint by itself has.
+        settings: entries above those of `config.json`.
         events: hears, in a `Notice`, what other weights were read.
 
     Raises:
         CheckpointError: config or weights do not fit.
     """
-    return _from_config(DENOISERS, name, _Source("denoiser", folder, path), dtype, events)
+    return _from_config(DENOISERS, name, _Source("denoiser", folder, settings, path, motion_path), dtype, events)
 
 
 def build_vae(
-    name: str, folder: Path, *, dtype: torch.dtype, path: Path | None = None, events: EventBus = SILENT
+    name: str,
+    folder: Path,
+    *,
+    dtype: torch.dtype,
+    path: Path | None = None,
+    settings: Mapping[str, Any] = _NONE,
+    events: EventBus = SILENT,
 ) -> VideoVAE:
     """A VAE of the slot `vaes`, from the checkpoint's `vae/` folder; all else as of a denoiser.
 
     Raises:
         CheckpointError: config or weights do not fit.
     """
-    return _from_config(VAES, name, _Source("vae", folder, path), dtype, events)
+    return _from_config(VAES, name, _Source("vae", folder, settings, path), dtype, events)
 
 
 def build_sampler(choice: Choice[Sampler], folder: Path | None) -> Sampler:
@@ -113,8 +173,13 @@ def build_sampler(choice: Choice[Sampler], folder: Path | None) -> Sampler:
         written_for = str(config.get("_class_name", ""))
         if written_for in registry and registry.get(written_for).qualified != choice.qualified:
             # Written for another sampler: what both know is meant for both.
-            model = registry.options_model(choice.qualified)
-            stored = {key: value for key, value in stored.items() if model is not None and key in model.model_fields}
+            stored = {key: value for key, value in stored.items() if key in _settings(registry, choice.qualified)}
+        else:
+            # Configs keep what was meant for the sampler that they were converted from.
+            known = _settings(registry, choice.qualified)
+            siblings = [entry.qualified for entry in registry if entry.owner == choice.owner]
+            foreign = frozenset().union(*(_settings(registry, name) for name in siblings)) - known
+            stored = {key: value for key, value in stored.items() if key not in foreign}
         try:
             registry.validate(choice.qualified, stored)
         except EasyAnimateError as error:
@@ -122,20 +187,34 @@ def build_sampler(choice: Choice[Sampler], folder: Path | None) -> Sampler:
     return registry.create(choice.qualified, {**stored, **choice.given})
 
 
+def _settings(registry: Registry[Sampler], name: str) -> frozenset[str]:
+    """Names of a sampler's settings."""
+    model = registry.options_model(name)
+    return frozenset() if model is None else frozenset(model.model_fields)
+
+
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """Where a component's weights are: in the checkpoint's folder, or in what the user gave instead."""
+    """Where a component's weights are: in the checkpoint's folder, or in what the user gave instead; and what is said
+    about it besides its config."""
 
     role: str
     folder: Path
+    settings: Mapping[str, Any]
     path: Path | None = None
+    completing: Path | None = None
 
     def place(self) -> tuple[tuple[Path, ...], Path]:
         """The weight files, and the config that belongs to them."""
+        more = () if self.completing is None else component_files(self.completing, self.folder.name)[0]
         if self.path is None:
-            return weight_files(self.folder), self.folder / "config.json"
+            return (*weight_files(self.folder), *more), self.folder / "config.json"
         files, own = component_files(self.path, self.folder.name)
-        return files, (own or self.folder) / "config.json"
+        return (*files, *more), (own or self.folder) / "config.json"
+
+    def given(self) -> str:
+        """What the user gave instead of the checkpoint's own weights, or besides them; empty when nothing."""
+        return "' and '".join(str(path) for path in (self.path, self.completing) if path is not None)
 
 
 def _from_config(slot: Slot[T], name: str, source: _Source, dtype: torch.dtype, events: EventBus) -> T:
@@ -145,12 +224,12 @@ def _from_config(slot: Slot[T], name: str, source: _Source, dtype: torch.dtype, 
         brings_map = hasattr(factory, "keymap")
         layout = None if brings_map else recognise(archive.header)
         config = dict(archive.header.config or {}) if layout is None else layout.config()
-        component = skeleton(slot, name, config, path)
+        component = skeleton(slot, name, {**config, **source.settings}, path)
         keymap = KeyMap.of(cast("Any", component).keymap, archive.header.tensors) if layout is None else layout.keymap()
         report = fill(cast("nn.Module", component), archive, keymap, dtype=dtype)
-    if source.path is not None:
+    if given := source.given():
         known = f", layout '{layout.name}'" if layout is not None else ""
-        events.emit(Notice(f"the {source.role} is from '{source.path}' ({report}{known})"))
+        events.emit(Notice(f"the {source.role} is from '{given}' ({report}{known})"))
     cast("nn.Module", component).eval()
     return component
 

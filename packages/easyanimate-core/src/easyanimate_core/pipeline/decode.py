@@ -9,6 +9,7 @@ import torch
 from easyanimate_core.data import State, Video
 from easyanimate_core.errors import InvalidPlan
 from easyanimate_core.events import StageProgress
+from easyanimate_core.interfaces import SmoothsSeams
 from easyanimate_core.pipeline.settled import Settled
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ def decoded(vae: VideoVAE, latents: Tensor, total: int, events: EventBus, cancel
         cancel: checked after every run.
     """
     done = 0
-    for chunk in vae.decode_stream(latents):
+    chunks = vae.decode_stream(latents)
+    for chunk in vae.smoothed(chunks) if isinstance(vae, SmoothsSeams) else chunks:
         cancel.check()
         yield to_unit_range(chunk)
         done += chunk.shape[2]

@@ -38,7 +38,7 @@ def check_conditions(request: GenerationRequest, preset: Preset) -> None:
             raise IncompatibleConditions(f"two conditions feed the inlet '{twice[0]}'", "Give it only one.")
         fed |= feeds
     if request.segment_frames is not None:
-        _inlets("frames", "frames", preset)  # which is how a segment goes on from the one before
+        _inlets("frames", "segment_frames", preset)  # given frames are how a segment goes on from the one before
 
 
 def _inlets(qualified: str, name: str, preset: Preset) -> set[str]:
@@ -104,7 +104,8 @@ def fitted(request: GenerationRequest, preset: Preset, compression: Compression,
     frames = compression.round_frames(preset.limits.fit_frames(asked))
     if frames != asked:
         step = preset.limits.frames_step
-        events.emit(Notice(f"{asked} frames become {frames}: this model makes multiples of {step}, plus 1"))
+        makes = f"multiples of {step}, plus 1" if step > 1 else "runs of a fixed length"
+        events.emit(Notice(f"{asked} frames become {frames}: this model makes {makes}"))
     return Geometry(size.height, size.width, frames, request.batch)
 
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 from torch import nn
 
-from easyanimate_core.checkpoints.lora import LoraStack
-from easyanimate_core.errors import CheckpointNotFound, InvalidRequest
+from easyanimate_core.checkpoints.lora import LoraStack, locate_lora
+from easyanimate_core.errors import InvalidRequest
 from easyanimate_core.events import EventBus, Notice
 from easyanimate_core.interfaces import Toolbox
 from easyanimate_core.pipeline.assemble import Assembly
 from easyanimate_core.request import GenerationRequest, Lora
 
 __all__ = ["PipelineLoras", "with_loaded"]
+
+# Weights that a request may name, and what there is when it does not.
+_OTHERS: Final[Mapping[str, str]] = MappingProxyType(
+    {"transformer_path": "the model’s own", "vae_path": "the model’s own", "motion_path": "none", "config": "none"}
+)
 
 
 def with_loaded(request: GenerationRequest, assembly: Assembly, always: Sequence[Lora]) -> GenerationRequest:
@@ -24,14 +30,14 @@ def with_loaded(request: GenerationRequest, assembly: Assembly, always: Sequence
     A LoRA of the pipeline that the request names with the same weight counts once.
 
     Raises:
-        InvalidRequest: the request names a denoiser or VAE that is not the loaded one.
+        InvalidRequest: the request names a denoiser, VAE or motion module that is not the loaded one.
     """
     changes: dict[str, Any] = {"loras": tuple(dict.fromkeys((*always, *request.loras)))}
-    for name in ("transformer_path", "vae_path"):
+    for name, own in _OTHERS.items():
         loaded, asked = getattr(assembly, name), getattr(request, name)
         if asked is not None and (loaded is None or Path(asked).expanduser() != loaded):
             raise InvalidRequest(
-                f"the request's {name} is '{asked}', this pipeline was loaded with '{loaded or 'the model’s own'}'",
+                f"the request's {name} is '{asked}', this pipeline was loaded with '{loaded or own}'",
                 f"Load it: easyanimate_core.load('{assembly.preset.name}', {name}='{asked}').",
             )
         changes[name] = asked or (str(loaded) if loaded is not None else None)
@@ -51,8 +57,7 @@ class PipelineLoras:
             CheckpointNotFound: one is not.
         """
         for lora in wanted:
-            if not Path(lora.path).expanduser().exists():
-                raise CheckpointNotFound(f"there is no LoRA '{lora.path}'", "Give a file as PATH or PATH=WEIGHT.")
+            locate_lora(lora.path)
 
     def use(self, wanted: Sequence[Lora], toolbox: Toolbox, events: EventBus) -> None:
         """Attach what this run wants, with its weights, and detach everything else.

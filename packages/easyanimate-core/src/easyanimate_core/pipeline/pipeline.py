@@ -6,15 +6,24 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from easyanimate_core.data import State, Video
 from easyanimate_core.errors import InvalidPlan, InvalidRequest
 from easyanimate_core.events import SILENT, CancelToken, EventBus
-from easyanimate_core.interfaces import KeepsNothing, OffloadStrategy, Snapshots, Stage, Toolbox
+from easyanimate_core.interfaces import (
+    KeepsNothing,
+    OffloadStrategy,
+    Snapshots,
+    Stage,
+    Storage,
+    SupportsTiling,
+    Toolbox,
+)
 from easyanimate_core.pipeline.assemble import Assembly, locate, pick_device, pick_dtype
+from easyanimate_core.pipeline.attending import choose_attention, use_attention
 from easyanimate_core.pipeline.fit import check_conditions, fitted, sized
 from easyanimate_core.pipeline.given_text import GivenText, given_text, in_place_of_prompts
 from easyanimate_core.pipeline.long_video import check_segments, fold
@@ -22,12 +31,16 @@ from easyanimate_core.pipeline.loras import PipelineLoras, with_loaded
 from easyanimate_core.pipeline.options import UpscaleOptions
 from easyanimate_core.pipeline.plan import Plan
 from easyanimate_core.pipeline.walk import run
+from easyanimate_core.placing import memory_mode
 from easyanimate_core.plugins import active
-from easyanimate_core.presets import Preset, find_preset
+from easyanimate_core.presets import Preset, find_preset, read_config
 from easyanimate_core.registry import Registry
 from easyanimate_core.request import GenerationRequest, Lora
 from easyanimate_core.schema import Choice, parse
 from easyanimate_core.slots import OFFLOAD, STAGES, STORAGE
+
+if TYPE_CHECKING:
+    from easyanimate_core.engine.planner.auto import Decision
 
 __all__ = ["Pipeline", "default_plan", "load"]
 
@@ -54,6 +67,7 @@ class Pipeline:
         self.preset: Preset = assembly.preset
         self.assembly = assembly
         self._toolbox: Toolbox | None = None
+        self._decided: Decision | None = None
         self._always = tuple(loras)
         self._loras = PipelineLoras()
         self._loras.check(self._always)
@@ -122,10 +136,12 @@ class Pipeline:
 
         Raises:
             CheckpointError: the weights do not fit.
-            ExecutionError: running failed, or was cancelled.
+            ExecutionError: running failed, was cancelled, or the chosen attention cannot run here.
         """
         with self._lock:
             self._loras.check(request.loras)
+            attention = choose_attention(request, self.assembly.device, self.assembly.dtype)
+            self.settle(request, events)
             loaded = self.prepare(events, cancel)
             self._loras.use(request.loras, loaded, events)
             assert request.sampler is not None  # complete() decided
@@ -135,6 +151,8 @@ class Pipeline:
                 events=events,
                 cancel=cancel or CancelToken(),
                 snapshots=snapshots or KeepsNothing(),
+                attention=use_attention(attention, loaded.denoiser),
+                apart=self._decided is not None and self._decided.apart,
             )
             geometry = fitted(request, self.preset, toolbox.vae.compression, events)
             return run(plan, State(request, geometry, **given), toolbox)
@@ -151,7 +169,9 @@ class Pipeline:
             )
         if request is None:
             request = parse(GenerationRequest, {"model": self.preset.name, **settings}, InvalidRequest)
-        if "model" in request.model_fields_set and find_preset(request.model).name != self.preset.name:
+        # A preset of the caller's own is in no registry: its name is enough.
+        named = "model" in request.model_fields_set and request.model != self.preset.name
+        if named and find_preset(request.model).name != self.preset.name:
             raise InvalidRequest(
                 f"the request is for the model '{request.model}', this pipeline is '{self.preset.name}'",
                 f"Load it: easyanimate_core.load('{request.model}').",
@@ -174,6 +194,32 @@ class Pipeline:
         plan.check()
         return plan
 
+    def settle(self, request: GenerationRequest, events: EventBus = SILENT) -> None:
+        """Decide what `auto` means for this request, before weights are read; says so in a `Notice`.
+
+        A later request of another size may be placed otherwise.
+
+        Raises:
+            OutOfMemory: it fits in no way.
+        """
+        from easyanimate_core.engine.planner.auto import settled
+
+        with self._lock:
+            self._decided = settled(self.assembly, self._decided, request, events)
+            chosen, loaded = self._decided.assembly, self._toolbox
+            if loaded is not None and chosen.offload != self.assembly.offload:
+                loaded.offload.detach()
+                self._toolbox = loaded = replace(loaded, offload=chosen.offload.create())
+                loaded.offload.attach(loaded, chosen.device)
+            self.assembly = chosen
+            self._tile()
+
+    def _tile(self) -> None:
+        """Decode in tiles where that was decided."""
+        vae: Any = None if self._toolbox is None else self._toolbox.vae
+        if self._decided is not None and self._decided.tiled and isinstance(vae, SupportsTiling):
+            vae.set_tiling(True)
+
     def prepare(self, events: EventBus = SILENT, cancel: CancelToken | None = None) -> Toolbox:
         """Read the weights now, if that has not happened yet; returns the components.
 
@@ -185,8 +231,11 @@ class Pipeline:
             if self._toolbox is None:
                 if cancel is not None:
                     cancel.check()
+                if self._decided is None:
+                    self.settle(self.complete(prompt="any"), events)
                 with events.span("load"):
                     self._toolbox = self.assembly.build(events)
+                self._tile()
             return self._toolbox
 
 
@@ -196,9 +245,11 @@ def load(
     weights: str | Path | None = None,
     transformer_path: str | Path | None = None,
     vae_path: str | Path | None = None,
+    motion_path: str | Path | None = None,
+    config: str | Path | None = None,
     loras: Sequence[Lora | str | Path | tuple[str | Path, float] | Mapping[str, Any]] = (),
     offload: str | dict[str, Any] | Choice[OffloadStrategy] = "auto",
-    storage: str | dict[str, Any] | Choice[Any] = "auto",
+    storage: str | dict[str, Any] | Choice[Storage] = "auto",
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
 ) -> Pipeline:
@@ -209,9 +260,11 @@ def load(
         weights: folder of the weights in the released layout; default: where the preset says.
         transformer_path: file or folder of another denoiser instead of the model's own, in any known layout.
         vae_path: the same for the VAE.
+        motion_path: file or folder of a motion module, which makes a video model of an image model.
+        config: one of the original's model configs (YAML), whose settings stand above the model's own.
         loras: LoRA files for every run, as `"path"`, `"path=weight"` or `(path, weight)`; a request can add others.
         offload: where weights are while they are not used.
-        storage: type in which weights are kept.
+        storage: type in which weights are kept; the original's three memory modes, given as `offload`, decide both.
         device: where to compute; default: CUDA if there is a device, else the CPU.
         dtype: of weights and latents; default: bfloat16 on CUDA, float32 on the CPU.
 
@@ -221,19 +274,32 @@ def load(
         InvalidRequest: no such device or dtype.
     """
     preset = model if isinstance(model, Preset) else find_preset(model)
+    if config is not None:
+        preset = read_config(config).applied(preset)
     place = pick_device(device)
+    modes = _modes(offload, storage)
     assembly = Assembly(
         preset=preset,
         folder=locate(preset, weights),
-        offload=Choice.of(OFFLOAD, offload),
-        storage=Choice.of(STORAGE, storage),
+        offload=Choice.of(OFFLOAD, modes["offload"]),
+        storage=Choice.of(STORAGE, modes["storage"]),
         device=place,
         dtype=pick_dtype(dtype, place),
         transformer_path=None if transformer_path is None else Path(transformer_path).expanduser(),
         vae_path=None if vae_path is None else Path(vae_path).expanduser(),
+        motion_path=None if motion_path is None else Path(motion_path).expanduser(),
+        config=None if config is None else Path(config).expanduser(),
     )
     assembly.check()
     return Pipeline(assembly, loras=[Lora.of(lora) for lora in loras])
+
+
+def _modes(offload: object, storage: object) -> dict[str, Any]:
+    """Where weights are and in which type, also from the name of one of the original's memory modes."""
+    try:
+        return memory_mode({"offload": offload, "storage": storage})
+    except ValueError as error:
+        raise InvalidRequest(str(error), "Leave the storage out.") from error
 
 
 def default_plan(request: GenerationRequest) -> Plan:

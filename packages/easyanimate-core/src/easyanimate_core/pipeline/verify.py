@@ -16,6 +16,7 @@ from easyanimate_core.checkpoints.inspection import weight_folders
 from easyanimate_core.checkpoints.load import prove_fit, read_finite
 from easyanimate_core.checkpoints.source import component_files, component_folder, read_json, weight_files
 from easyanimate_core.errors import CheckpointError, EasyAnimateError
+from easyanimate_core.pipeline.belonging import parts_of
 from easyanimate_core.pipeline.components import skeleton
 from easyanimate_core.plugins import active
 from easyanimate_core.presets import Preset
@@ -53,7 +54,7 @@ def verify(path: Path, preset: Preset | None = None) -> Iterator[Verdict]:
     """
     try:
         if path.is_dir() and not (path / "config.json").is_file():
-            component_folder(path, *_WHOLE)
+            component_folder(path, *(_WHOLE if preset is None else parts_of(preset)))
         parts = [(path.name, path)] if path.is_file() else list(weight_folders(path))
     except CheckpointError as error:
         yield Verdict(path.name, error.message, error.hint, good=False)
@@ -74,9 +75,12 @@ def _proved(name: str, place: Path, preset: Preset | None) -> str:
         said = f"{len(archive.header.tensors)} tensors, all finite"
         slot = _SLOTS.get(name)
         written_for = str(config.get("_class_name", ""))
+        above: dict[str, Any] = {}
+        if slot is not None and preset is not None:
+            written_for, above = _said(preset, name)
         if slot is not None and written_for in active().registries[slot]:
             layout = recognise(archive.header)
-            module = skeleton(slot, written_for, layout.config(), config_path)
+            module = skeleton(slot, written_for, {**layout.config(), **above}, config_path)
             if preset is not None and name == "transformer" and hasattr(module, "declare"):
                 module.declare(preset.inlets)
             assert isinstance(module, nn.Module)
@@ -85,3 +89,10 @@ def _proved(name: str, place: Path, preset: Preset | None) -> str:
         for tensor in archive.header.tensors:
             read_finite(archive, tensor)
     return said
+
+
+def _said(preset: Preset, name: str) -> tuple[str, dict[str, Any]]:
+    """Which component a preset says that a folder holds, and its settings above the folder's config."""
+    if name == "vae":
+        return preset.components.vae, preset.settings_of("vae", half=False)
+    return preset.components.denoiser, preset.settings_of("denoiser", half=False)

@@ -45,7 +45,7 @@ def _taken(stage: Stage, state: State, toolbox: Toolbox) -> State:
         except torch.OutOfMemoryError as error:
             raise OutOfMemory(
                 f"the device '{toolbox.device}' ran out of memory in the stage '{stage.name}'",
-                "Ask for fewer frames or a smaller size, or for an offload strategy that needs less memory.",
+                "Ask for fewer frames or a smaller size, or for --offload stream; easyanimate plan compares.",
             ) from error
 
 

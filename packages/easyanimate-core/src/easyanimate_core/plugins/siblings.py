@@ -8,8 +8,9 @@ __all__ = ["SIBLINGS"]
 
 _PROVIDES: Final = {
     "easyanimate-control": {
+        "commands": ("control",),
         "conditioners": ("camera", "control-video", "reference", "trajectory"),
-        "preprocessors": ("", "canny", "depth", "mlsd", "pose"),
+        "preprocessors": ("", "canny", "depth", "lines", "mlsd", "pose"),
     },
     "easyanimate-train": {
         "commands": ("prepare", "train"),

@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import importlib.resources
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from easyanimate_core.data import Inlet
 from easyanimate_core.errors import CheckpointNotFound, InvalidRequest
+from easyanimate_core.interfaces import StepCache
 from easyanimate_core.plugins import active
 from easyanimate_core.request import GenerationRequest, Size
 from easyanimate_core.schema import Choice, Hint, Model
 from easyanimate_core.slots import SAMPLERS
 
-__all__ = ["Components", "Defaults", "Limits", "Preset"]
+__all__ = ["Components", "Defaults", "Extra", "Limits", "Preset", "Settings"]
 
 
 class Components(Model):
@@ -28,11 +30,27 @@ class Components(Model):
     text_encoders: tuple[str, ...] = Field(min_length=1)
     """In the order in which the denoiser wants their embeddings."""
 
+    image_encoder: str | None = None
+    """In the slot `image_encoders`, for a denoiser that attends to a picture."""
+
     denoiser: str
     """In the slot `denoisers`."""
 
     vae: str
     """In the slot `vaes`."""
+
+
+class Settings(Model):
+    """Settings of components that stand above those of the checkpoint's own `config.json`."""
+
+    text_encoder: Mapping[str, Any] = Field(default_factory=dict)
+    """Of every text encoder, besides config, tokenizer and length."""
+
+    denoiser: Mapping[str, Any] = Field(default_factory=dict)
+    """By the name that they have in `config.json`."""
+
+    vae: Mapping[str, Any] = Field(default_factory=dict)
+    """By the name that they have in `config.json`."""
 
 
 class Defaults(Model):
@@ -107,6 +125,31 @@ class Limits(Model):
         return fitted
 
 
+class Extra(Model):
+    """A file that is released beside a model: what completes it, or changes it."""
+
+    name: str
+    """Of the file."""
+
+    kind: Literal["motion-module", "lora", "denoiser"]
+    """`motion-module`: the model needs it (`--motion-path`). `lora`: `--lora`. `denoiser`: `--transformer-path`."""
+
+    summary: str
+    """One line on what it does."""
+
+    disk_gb: Annotated[float, Field(gt=0), Hint(unit="GB")] | None = None
+    """Size on disk in gigabytes (10⁹ bytes), where it was published."""
+
+    huggingface: str | None = None
+    """`owner/name:FILE` on the Hugging Face hub."""
+
+    modelscope: str | None = None
+    """`owner/name:FILE` on ModelScope."""
+
+    url: str | None = None
+    """Address of the file where no hub has it."""
+
+
 class Preset(Model):
     """A released model: where it is, what it is made of, what it can do."""
 
@@ -119,7 +162,7 @@ class Preset(Model):
     generation: Literal["v1", "v2", "v3", "v4", "v5", "v5.1"]
     """Family of the architecture."""
 
-    task: Literal["text-to-video", "image-to-video", "control", "camera"]
+    task: Literal["text-to-image", "text-to-video", "image-to-video", "control", "camera"]
     """What it was trained for; what it can be given is in `inlets`."""
 
     huggingface: str | None = None
@@ -127,6 +170,12 @@ class Preset(Model):
 
     modelscope: str | None = None
     """Repository on ModelScope."""
+
+    diffusers: str | None = None
+    """Repository on the Hugging Face hub with the same weights in the layout of diffusers' port."""
+
+    url: str | None = None
+    """Address of an archive of the released folder, as the original published it."""
 
     bundled: str | None = None
     """Weights inside a Python package, as `package:folder`."""
@@ -137,8 +186,8 @@ class Preset(Model):
     languages: tuple[str, ...]
     """Languages of prompts, as ISO 639-1 codes; `mul` for many."""
 
-    text_length: Annotated[int, Field(ge=1), Hint(unit="tokens")]
-    """Tokens to which prompts are padded and cut."""
+    text_length: Annotated[int, Field(ge=1), Hint(unit="tokens")] | None = None
+    """Tokens to which prompts are padded and cut; `None`: what each tokenizer says, at most 256."""
 
     latent_channels: Annotated[int, Field(ge=1)] | None = None
     """Channels of the VAE's latents; the denoiser reads them first and the inlets' after them. `None`: whatever the
@@ -146,6 +195,12 @@ class Preset(Model):
 
     components: Components
     """What it is made of."""
+
+    settings: Settings = Settings()
+    """What the release's `config.json` files leave out or say wrongly."""
+
+    float16: Settings = Settings()
+    """Further settings where weights are float16, which overflows in places where bfloat16 does not."""
 
     samplers: tuple[str, ...] = Field(min_length=1)
     """Samplers that fit how it was trained, by registered name."""
@@ -168,12 +223,25 @@ class Preset(Model):
     examples: tuple[str, ...] = ()
     """Prompts that show what it can do."""
 
+    extras: tuple[Extra, ...] = ()
+    """Files that are released beside it."""
+
     @property
     def in_channels(self) -> int | None:
         """Channels of the denoiser's input, latents and all channel inlets; `None` when the checkpoint decides."""
         if self.latent_channels is None:
             return None
         return self.latent_channels + sum(inlet.width for inlet in self.inlets if inlet.kind == "channels")
+
+    def settings_of(self, component: Literal["text_encoder", "denoiser", "vae"], *, half: bool) -> dict[str, Any]:
+        """Settings above those of the checkpoint.
+
+        Args:
+            component: a field of `Settings`.
+            half: its weights are float16.
+        """
+        tables = (self.settings, self.float16) if half else (self.settings,)
+        return {name: value for table in tables for name, value in getattr(table, component).items()}
 
     def bundled_path(self) -> Path | None:
         """Folder of the weights inside a package; `None` when the model does not come with one.
@@ -197,7 +265,7 @@ class Preset(Model):
         those in `Choice.given` were said; the checkpoint decides the others.
 
         Raises:
-            InvalidRequest: size, frames or sampler are not for this model.
+            InvalidRequest: size, frames, sampler or a step cache are not for this model.
         """
         chosen = request.sampler or Choice.of(SAMPLERS, self.defaults.sampler)
         # A plugin's sampler says itself what it was made for: presets cannot know it.
@@ -218,6 +286,27 @@ class Preset(Model):
         self.limits.fit_frames(request.segment_frames or frames)
         given = self.defaults.model_dump(include={"fps", "steps", "guidance", "negative_prompt"})
         missing = {name: value for name, value in given.items() if getattr(request, name) is None}
-        decided = {"size": size if request.resolution is None else None, "frames": frames, "sampler": chosen}
+        decided = {
+            "size": size if request.resolution is None else None,
+            "frames": frames,
+            "sampler": chosen,
+            "step_caches": tuple(self._with_coefficients(choice) for choice in request.step_caches),
+        }
         update = {**missing, **decided}
         return request.seeded().model_copy(update=update)
+
+    def _with_coefficients(self, choice: Choice[StepCache]) -> Choice[StepCache]:
+        """A step cache with the coefficients that were fitted for this model, where it takes some and was given none.
+
+        Raises:
+            InvalidRequest: there are none.
+        """
+        options = choice.options
+        if options is None or getattr(options, "coefficients", ()) is not None:
+            return choice
+        if self.teacache is None:
+            raise InvalidRequest(
+                f"there are no coefficients of '{choice.name}' for this model",
+                "Use 'first-block' or 'easycache', which need none, or give 'coefficients'.",
+            )
+        return replace(choice, options=type(options)(**{**choice.given, "coefficients": self.teacache}))
