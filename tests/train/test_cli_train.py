@@ -80,7 +80,11 @@ def test_resume_says_where_it_goes_on(say: Say, recipe: Path) -> None:
         (["nano-clips", "--set", "stepz=3"], "'stepz' is not a setting", "Did you mean 'steps'?"),
         (["nano-clips", "--set", "steps=0"], "'steps' is '0'", ""),
         (["nano-clips", "--set", "objective.logit_men=0"], "'objective.logit_men'", "logit_mean"),
-        (["nano-clips", "--set", "dataset=imagenet"], "no 'datasets' component is called 'imagenet'", "shapes, video"),
+        (
+            ["nano-clips", "--set", "dataset=imagenet"],
+            "no 'datasets' component is called 'imagenet'",
+            "shapes, views, video",
+        ),
         (["nano-clips", "--set", "model.weights=nowhere"], "nowhere", ""),
     ],
 )

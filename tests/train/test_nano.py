@@ -12,23 +12,26 @@ from safetensors import safe_open
 
 import easyanimate_core as ea
 from easyanimate_core.checkpoints.save import write_tensors
+from easyanimate_core.checkpoints.source import parts
 from easyanimate_core.cli.main import run
 from easyanimate_core.errors import CheckpointNotFound
 from easyanimate_core.testing import write_checkpoint
 from easyanimate_train.nano.blueprint import write_blueprint
-from easyanimate_train.nano.release import LIMIT, export
+from easyanimate_train.nano.release import FAMILY, LIMIT, export
 from easyanimate_train.nano.score import SPLITS, Cases, score_prompts
+from easyanimate_train.nano.trials import score_trial
 from easyanimate_train.shapes import COLOURS, Scene, all_scenes, captions, is_held_out, parse, read
 
 NANO = Path(str(resources.files("easyanimate_core.presets"))) / "nano"
 
 
 def test_the_released_files_are_small_and_only_weights_and_configs() -> None:
-    files = [path for path in NANO.rglob("*") if path.is_file()]
+    files = [path for name in FAMILY for path in (NANO.parent / name).rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= LIMIT
+    assert sum(path.stat().st_size for path in NANO.rglob("*") if path.is_file()) <= 12_000_000
     assert {path.suffix for path in files} <= {".json", ".jinja", ".txt", ".safetensors"}
     assert {path.name for path in NANO.iterdir()} == {"transformer", "vae", "text_encoder", "tokenizer", "scheduler"}
-    for path in NANO.rglob("*.safetensors"):
+    for path in (path for path in files if path.suffix == ".safetensors"):
         with safe_open(path, "pt") as file:
             assert {file.get_slice(name).get_dtype() for name in file.keys()} == {"F16"}  # noqa: SIM118
 
@@ -71,6 +74,27 @@ def test_videos_show_what_prompts_say(split: str) -> None:
     assert percent["all"] >= 80, percent
 
 
+@pytest.mark.parametrize(
+    ("model", "trial", "least"),
+    [
+        ("v5.1-nano-inp", "picture", {"all": 80, "motion": 90, "psnr": 29}),
+        ("v5.1-nano-inp", "ends", {"all": 80, "psnr": 28, "psnr_last": 28}),
+        ("v5.1-nano-inp", "conflict", {"follows": 80}),
+        ("v5.1-nano-control", "outline", {"iou": 80, "colour": 80}),
+        ("v5.1-nano-camera", "camera-picture", {"direction": 80}),
+    ],
+)
+def test_videos_show_what_is_given(model: str, trial: str, least: dict[str, float]) -> None:
+    """A sample of the release gates: `easyanimate nano score --model … --trial …`."""
+    found = score_trial(ea.load(model), trial, "held-out", 10, seed=3)
+    assert all(found[name] >= value for name, value in least.items()), found
+
+
+def test_words_alone_are_enough_for_a_model_of_pictures() -> None:
+    percent = score_prompts(ea.load("v5.1-nano-inp"), Cases.draw("held-out", 10, seed=12))
+    assert percent["all"] >= 80, percent
+
+
 @pytest.mark.feature("C006")
 @pytest.mark.parametrize(
     "prompt", ["a red circle moving right on a blue background", "蓝色背景上，一个大红色圆形向右移动"]
@@ -106,7 +130,7 @@ def runs(root: Path, *, wide: bool = False) -> Path:
     write_checkpoint(root / "motion" / "final")
     write_checkpoint(root / "vae-video" / "final", seed=1)
     if wide:
-        write_tensors(root / "motion" / "final" / "transformer" / "extra.safetensors", {"x": torch.zeros(LIMIT)})
+        write_tensors(root / "motion" / "final" / "transformer" / "extra.safetensors", {"x": torch.zeros(LIMIT // 2)})
     return root
 
 
@@ -116,18 +140,29 @@ def test_export_takes_the_vae_from_its_own_run(tmp_path: Path) -> None:
     for part, source in (("vae", "vae-video"), ("transformer", "motion")):
         name = "diffusion_pytorch_model.safetensors"
         with (
-            safe_open(tmp_path / "release" / part / name, "pt") as released,
+            safe_open(tmp_path / "release" / "nano" / part / name, "pt") as released,
             safe_open(tmp_path / source / "final" / part / name, "pt") as trained,
         ):
             key = next(iter(released.keys()))
             assert torch.equal(released.get_tensor(key), trained.get_tensor(key).half())
 
 
+def test_export_shares_all_but_the_denoiser(tmp_path: Path) -> None:
+    root = runs(tmp_path)
+    write_checkpoint(root / "inp-fine" / "final", seed=2)
+    export(root, tmp_path / "release")
+    assert {path.name for path in (tmp_path / "release").iterdir()} == {"nano", "nano-inp"}
+    assert {path.name for path in (tmp_path / "release" / "nano-inp").iterdir()} == {"transformer", "shared.json"}
+    found = parts(tmp_path / "release" / "nano-inp")
+    assert found["vae"].parent.name == "nano"
+    assert found["transformer"].parent.name == "nano-inp"
+
+
 def test_export_replaces_nothing_by_something_too_large(tmp_path: Path) -> None:
     root = runs(tmp_path, wide=True)
     (tmp_path / "release").mkdir()
     (tmp_path / "release" / "kept").touch()
-    with pytest.raises(ValueError, match="more than 12,000,000"):
+    with pytest.raises(ValueError, match="more than 40,000,000"):
         export(root, tmp_path / "release")
     assert (tmp_path / "release" / "kept").exists()
 

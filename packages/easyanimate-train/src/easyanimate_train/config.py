@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from easyanimate_core.data import Inlet
 from easyanimate_core.interfaces import AttentionBackend
 from easyanimate_core.schema import Among, Choice, Model
 from easyanimate_core.slots import ATTENTION
-from easyanimate_train.interfaces import Learnable, Objective, TrainDataset
-from easyanimate_train.slots import DATASETS, LEARNABLES, OBJECTIVES
+from easyanimate_train.interfaces import Given, Learnable, Objective, TrainDataset
+from easyanimate_train.slots import DATASETS, GIVENS, LEARNABLES, OBJECTIVES
 
 __all__ = ["CacheConfig", "CheckpointConfig", "EmaConfig", "ModelConfig", "OptimConfig", "TrainConfig"]
 
@@ -24,6 +26,13 @@ class ModelConfig(Model):
 
     fresh: tuple[Literal["denoiser", "vae", "text"], ...] = ()
     """Roles that start from random weights; their folders need only a config.json."""
+
+    inlets: tuple[Inlet, ...] = ()
+    """What the denoiser's input channels after the latents mean, in order. Where the weights have fewer, new ones
+    start at zero, which changes nothing; where they have more, those are dropped."""
+
+    denoiser: Mapping[str, Any] = Field(default_factory=dict)
+    """Settings that replace those of the denoiser's config.json."""
 
 
 class OptimConfig(Model):
@@ -111,6 +120,9 @@ class TrainConfig(Model):
 
     dataset: Annotated[Choice[TrainDataset], Among(DATASETS)]
     """What is seen."""
+
+    givens: tuple[Annotated[Choice[Given], Among(GIVENS)], ...] = ()
+    """What a clip is given besides its caption; each feeds inlets of its own."""
 
     steps: int = Field(ge=1)
     """Optimiser steps."""

@@ -6,7 +6,7 @@ Shapes follow the legend in `easyanimate_core.data`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -14,7 +14,18 @@ if TYPE_CHECKING:
 
     from torch import Generator, Tensor, nn
 
-__all__ = ["Batch", "Learnable", "Models", "Objective", "TrainDataset"]
+__all__ = [
+    "Batch",
+    "Drawn",
+    "Encoder",
+    "Given",
+    "HasSignals",
+    "Learnable",
+    "Models",
+    "Objective",
+    "SaysChange",
+    "TrainDataset",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +36,28 @@ class Batch:
         captions: one per sample.
         pixels: `(B, 3, F, H, W)` in −1…1; `None` when latents were cached.
         latents: `(B, C, f, h, w)` scaled latents, when they were cached.
+        drawn: what givens drew for these pixels, one mapping per given; see `Drawn.values`, stacked.
+        inlets: what goes into the denoiser's inlets besides text, each `(B, C, f, h, w)`; empty ones are left out.
     """
 
     captions: tuple[str, ...]
     pixels: Tensor | None = None
     latents: Tensor | None = None
+    drawn: tuple[Mapping[str, Tensor], ...] = ()
+    inlets: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What a given chose for one clip.
+
+    Attributes:
+        values: by name, of any shape, the same for every clip.
+        pictured: the clip's appearance is given by a picture, so a caption need not say it.
+    """
+
+    values: Mapping[str, Tensor]
+    pictured: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +99,64 @@ class TrainDataset(Protocol):
 
     def fingerprint(self) -> str:
         """Changes when the pixels of any index would: keys caches."""
+        ...
+
+
+@runtime_checkable
+class HasSignals(Protocol):
+    """Optional capability of a dataset: knows more about a clip than its pixels, for example a control video."""
+
+    def signals(self, index: int, rng: Generator) -> Mapping[str, Tensor]:
+        """Signals by name, for the clip that `pixels` makes of a generator in the same state."""
+        ...
+
+
+@runtime_checkable
+class SaysChange(Protocol):
+    """Optional capability of a dataset: captions for clips whose appearance a picture gives."""
+
+    def caption_change(self, index: int, rng: Generator) -> str:
+        """What happens in the clip; what it says about looks, if anything, need not be true."""
+        ...
+
+
+class Encoder(Protocol):
+    """Pixels to latents, as the run does it."""
+
+    vae: Any
+
+    def __call__(self, clips: Tensor) -> Tensor:
+        """Clips `(B, 3, F, H, W)` in −1…1 to scaled latents `(B, C, f, h, w)`."""
+        ...
+
+
+class Given(Protocol):
+    """Fills inlets of the denoiser in training, as a conditioner does when a user gives something."""
+
+    needs: Sequence[str]
+    """Signals of the dataset that `draw` reads."""
+
+    def draw(self, pixels: Tensor, signals: Mapping[str, Tensor], rng: Generator) -> Drawn:
+        """Choose for one clip `(3, F, H, W)`; cheap, without any model.
+
+        Args:
+            pixels: of the clip.
+            signals: those that this needs.
+            rng: every draw comes from it.
+        """
+        ...
+
+    def encode(
+        self, encoder: Encoder, pixels: Tensor, latents: Tensor, drawn: Mapping[str, Tensor]
+    ) -> Mapping[str, Tensor]:
+        """Values by inlet, `(B, C, f, h, w)` each.
+
+        Args:
+            encoder: of pixels.
+            pixels: `(B, 3, F, H, W)`.
+            latents: what the encoder makes of them.
+            drawn: stacked values of `draw`.
+        """
         ...
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, cast
 
 import torch
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 
 from easyanimate_core.checkpoints.load import load_into
 from easyanimate_core.checkpoints.save import save_component
-from easyanimate_core.checkpoints.source import component_folder, read_json, weight_files
+from easyanimate_core.checkpoints.source import component_folder, parts, read_json, weight_files
+from easyanimate_core.data import Inlet
 from easyanimate_core.denoisers.mmdit import MMDiT
 from easyanimate_core.text.qwen2_vl import Qwen2VLTextEncoder
 from easyanimate_core.vae.magvit import Magvit
@@ -53,7 +55,15 @@ def _start(denoiser: Any) -> None:
         denoiser.proj_out.bias.zero_()
 
 
-def load_models(folder: Path, roles: Sequence[str], fresh: Sequence[str], seed: int) -> Models:
+def load_models(
+    folder: Path,
+    roles: Sequence[str],
+    fresh: Sequence[str],
+    seed: int,
+    *,
+    inlets: Sequence[Inlet] = (),
+    denoiser: Mapping[str, Any] = MappingProxyType({}),
+) -> Models:
     """Build and load the modules that an objective runs.
 
     Args:
@@ -61,6 +71,8 @@ def load_models(folder: Path, roles: Sequence[str], fresh: Sequence[str], seed: 
         roles: which modules.
         fresh: those that start from random weights, drawn from `seed`.
         seed: of fresh weights.
+        inlets: of the denoiser; its input projection grows or shrinks to fit them.
+        denoiser: settings that replace those of its `config.json`.
 
     Raises:
         CheckpointError: a folder is missing or does not fit.
@@ -69,13 +81,20 @@ def load_models(folder: Path, roles: Sequence[str], fresh: Sequence[str], seed: 
     for role in roles:
         (place,) = component_folder(folder, FOLDERS[role])
         config = read_json(place / "config.json")
+        if role == "denoiser":
+            config = {**config, **denoiser}
+            if inlets:
+                config["in_channels"] = config["out_channels"] + sum(inlet.width for inlet in inlets)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             module = _build(role, folder, config)
             if role in fresh and isinstance(module, MMDiT):
                 _start(module)
         if role not in fresh:
-            load_into(module, weight_files(place), keymap=getattr(module, "keymap", None), dtype=torch.float32)
+            keymap, grow = getattr(module, "keymap", None), role == "denoiser" and bool(inlets)
+            load_into(module, weight_files(place), keymap=keymap, dtype=torch.float32, grow_inlets=grow)
+        if role == "denoiser" and inlets:
+            cast("MMDiT", module).declare(inlets)
         modules[role] = module.train()
     return Models(folder, **modules)
 
@@ -98,10 +117,10 @@ def save_models(models: Models, folder: Path, replaced: Mapping[str, Tensor], dt
             for name, tensor in state.items()
         }
         # The class that the checkpoint was released under, whatever ours is called.
-        released = read_json(models.folder / FOLDERS[role] / "config.json").get("_class_name")
+        released = read_json(component_folder(models.folder, FOLDERS[role])[0] / "config.json").get("_class_name")
         config = {**dict(module.config), **({"_class_name": released} if released else {})}
         clean = {k: v for k, v in config.items() if k not in ("_use_default_values", "_name_or_path")}
         save_component(folder / FOLDERS[role], clean, tensors, **({"weights": _FILES[role]} if role in _FILES else {}))
-    for part in sorted(models.folder.iterdir()):
-        if part.is_dir() and not (folder / part.name).exists() and not part.name.startswith(("checkpoint", ".")):
-            shutil.copytree(part, folder / part.name)
+    for name, part in sorted(parts(models.folder).items()):
+        if not (folder / name).exists() and not name.startswith(("checkpoint", ".")):
+            shutil.copytree(part, folder / name)

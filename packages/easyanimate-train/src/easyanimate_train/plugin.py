@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from easyanimate_core.plugins import hookimpl
-from easyanimate_train.slots import DATASETS, LEARNABLES, OBJECTIVES, TRAIN_SLOTS
+from easyanimate_train.slots import DATASETS, GIVENS, LEARNABLES, OBJECTIVES, TRAIN_SLOTS
 
 if TYPE_CHECKING:
     from easyanimate_core.registry import Registrar, Slot
@@ -29,6 +29,22 @@ def easyanimate_register(registrar: Registrar) -> None:
         (LEARNABLES, "full", "learnables.full:Full", "learnables.options:FullOptions", "whole modules"),
         (LEARNABLES, "modules", "learnables.full:Modules", "learnables.options:ModulesOptions", "parameters by name"),
         (DATASETS, "shapes", "data.shapes:Shapes", "data.options:ShapesOptions", "procedural world of moving shapes"),
+        (
+            GIVENS,
+            "inpaint",
+            "givens.inpaint:Inpaint",
+            "givens.options:InpaintOptions",
+            "pictures and parts of the clip",
+        ),
+        (
+            GIVENS,
+            "control-video",
+            "givens.control:ControlVideo",
+            "givens.options:ControlVideoOptions",
+            "a control video",
+        ),
+        (GIVENS, "reference", "givens.control:Reference", "givens.options:ReferenceOptions", "the first frame"),
+        (DATASETS, "views", "data.views:Views", "data.options:ViewsOptions", "shapes seen by a moving camera"),
         (DATASETS, "video", "data.video:Videos", "data.options:VideoOptions", "video and image files with captions"),
     ):
         registrar.add(

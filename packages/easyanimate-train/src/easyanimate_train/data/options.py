@@ -8,7 +8,7 @@ from pydantic import Field
 
 from easyanimate_core.schema import Model
 
-__all__ = ["ShapesOptions", "VideoOptions"]
+__all__ = ["ShapesOptions", "VideoOptions", "ViewsOptions"]
 
 
 class ShapesOptions(Model):
@@ -22,6 +22,9 @@ class ShapesOptions(Model):
 
     spread: float = Field(default=2 / 64, ge=0, le=0.5)
     """Largest distance of a path's middle from the frame's middle, as a share of the side."""
+
+    only_colours: float = Field(default=0.0, ge=0, le=1)
+    """Share of captions that say colours alone and leave shape, size and motion to a control video."""
 
     held_out: bool = False
     """Show the combinations that are kept from training instead of the others."""
@@ -50,3 +53,19 @@ class VideoOptions(Model):
 
     trim: tuple[float, float] = (0.1, 0.9)
     """Share of the source, from and to, that clips are taken from."""
+
+
+class ViewsOptions(Model):
+    """Shapes that stand still on a dotted ground, seen by a moving camera."""
+
+    frames: int = Field(default=17, ge=1, le=257)
+    """Frames per clip."""
+
+    side: int = Field(default=64, ge=16, le=512)
+    """Height and width in pixels."""
+
+    spread: float = Field(default=4 / 64, ge=0, le=0.5)
+    """Largest distance of the shape from the first frame's middle, as a share of the side."""
+
+    held_out: bool = False
+    """Show the combinations that are kept from training instead of the others."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from easyanimate_core.errors import CheckpointMismatch, ExecutionError
 from easyanimate_core.events import CancelToken, EventBus, JobFinished, Notice, Step
 from easyanimate_core.plugins import active
-from easyanimate_train.data.cache import cached_latents
+from easyanimate_train.data.cache import ClipEncoder, cached_latents
 from easyanimate_train.data.order import DataOrder, generator
 from easyanimate_train.loop.optim import make_optimizer, make_schedule
 from easyanimate_train.loop.record import Recorder
@@ -27,7 +27,7 @@ from easyanimate_train.models import load_models, save_models
 
 if TYPE_CHECKING:
     from easyanimate_train.config import TrainConfig
-    from easyanimate_train.interfaces import Learnable, Models, Objective, TrainDataset
+    from easyanimate_train.interfaces import Batch, Learnable, Models, Objective, TrainDataset
 
 __all__ = ["Trainer"]
 
@@ -78,7 +78,11 @@ class Trainer:
         # Blocks whose text output nobody reads leave gradients empty.
         unused = DistributedDataParallelKwargs(find_unused_parameters=True)
         self.accelerator = Accelerator(mixed_precision=config.mixed_precision, kwargs_handlers=[unused])
-        self.models = load_models(config.model.weights, objective.roles, config.model.fresh, config.seed)
+        model = config.model
+        self.models = load_models(
+            model.weights, objective.roles, model.fresh, config.seed, inlets=model.inlets, denoiser=model.denoiser
+        )
+        self.givens = {f"{choice.qualified} {choice.options!r}": choice.create() for choice in config.givens}
         self.parameters = dict(learnable.parameters(self.models))
         if self.models.denoiser is not None:
             self.models.denoiser.set_attention(config.attention.create())
@@ -123,7 +127,9 @@ class Trainer:
         else:
             self.objective.begin(self.models)
         config.output.mkdir(parents=True, exist_ok=True)
-        order = DataOrder(self.dataset, config.seed, config.batch_size, self._latents())
+        order = DataOrder(
+            self.dataset, config.seed, config.batch_size, self._latents(), givens=tuple(self.givens.values())
+        )
         # Only one process writes; the others step along.
         recorded = self.accelerator.is_main_process
         with Recorder(config.output, self.events, tensorboard=config.tensorboard and recorded) as recorder:
@@ -152,7 +158,7 @@ class Trainer:
         total, logged = 0.0, {}
         for micro in range(accumulate):
             number = (self.step * accumulate + micro) * world + self.accelerator.process_index
-            batch = _moved(order.batch(number), self.accelerator.device)
+            batch = self._given(_moved(order.batch(number), self.accelerator.device))
             # Layers that draw for themselves (dropout) follow the position too.
             torch.manual_seed(generator(self.config.seed, "layers", number).initial_seed())
             with self.accelerator.autocast():
@@ -174,6 +180,17 @@ class Trainer:
         self.step += 1
         return total, {**logged, "grad_norm": float(norm), "lr": self.schedule.get_last_lr()[0]}
 
+    def _given(self, batch: Batch) -> Batch:
+        """The batch with values for inlets, where they were not cached."""
+        if not batch.drawn or batch.pixels is None:
+            return batch
+        encoder = ClipEncoder(self.models.vae)
+        latents = encoder(batch.pixels)
+        inlets: dict[str, Tensor] = {}
+        for given, drawn in zip(self.givens.values(), batch.drawn, strict=True):
+            inlets.update(given.encode(encoder, batch.pixels, latents, drawn))
+        return replace(batch, latents=latents, inlets=inlets)
+
     def _latents(self) -> Mapping[str, Tensor] | None:
         config = self.config
         if config.cache is None:
@@ -188,6 +205,7 @@ class Trainer:
                     config.cache,
                     config.seed,
                     lambda done, total: self.events.emit(Step(index=done - 1, total=total, stage="encode")),
+                    givens=self.givens,
                 )
             self.accelerator.wait_for_everyone()
         return cache
@@ -255,10 +273,12 @@ class Trainer:
         return final
 
 
-def _moved(batch: Any, device: torch.device) -> Any:
+def _moved(batch: Batch, device: torch.device) -> Batch:
     """The batch with its tensors on the device."""
     return replace(
         batch,
         pixels=None if batch.pixels is None else batch.pixels.to(device),
         latents=None if batch.latents is None else batch.latents.to(device),
+        drawn=tuple({name: value.to(device) for name, value in drawn.items()} for drawn in batch.drawn),
+        inlets={name: value.to(device) for name, value in batch.inlets.items()},
     )

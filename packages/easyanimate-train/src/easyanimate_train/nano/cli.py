@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from easyanimate_core.cli.progress import RunProgress
+from easyanimate_core.errors import InvalidRequest
 from easyanimate_core.events import StageProgress, StageStarted
 
 __all__ = ["command"]
@@ -46,6 +47,14 @@ def make(ctx: click.Context, threads: int | None) -> None:
 @click.option("--guidance", type=float, help="Guidance scale; default: the preset's.")
 @click.option("--seed", default=0, show_default=True, help="Of scenes, wording and noise.")
 @click.option("--chinese", is_flag=True, help="Ask in Chinese only.")
+@click.option(
+    "--trial",
+    default="prompt",
+    show_default=True,
+    metavar="NAME",
+    help="What is given: prompt, picture, ends, conflict, outline, camera, camera-picture.",
+)
+@click.option("--split", type=click.Choice(("seen", "held-out")), help="Only these combinations; default: both.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a Markdown table.")
 def score(
     weights: Path | None,
@@ -55,31 +64,41 @@ def score(
     guidance: float | None,
     seed: int,
     chinese: bool,
+    trial: str,
+    split: str | None,
     as_json: bool,
 ) -> None:
     """Generate videos for seen and never-trained combinations and count what their pixels show."""
     import easyanimate_core as ea
     from easyanimate_train.nano.score import SPLITS, Cases, score_prompts
+    from easyanimate_train.nano.trials import TRIALS, score_trial
 
+    if trial not in ("prompt", *TRIALS):
+        raise InvalidRequest(f"there is no trial '{trial}'", f"Choose one of: prompt, {', '.join(TRIALS)}.")
     pipeline = ea.load(model, weights=weights)
     given = {"steps": steps, "guidance": guidance}
     settings = {name: value for name, value in given.items() if value is not None}
     rows = {}
     with RunProgress() as progress:
         progress(StageStarted("score"))
-        for number, split in enumerate(SPLITS):
-            cases = Cases.draw(split, prompts, seed=seed, chinese=chinese)
-            seen = partial(_seen, progress, number * prompts, prompts * len(SPLITS))
-            rows[split] = dict(score_prompts(pipeline, cases, seen, **settings))
+        splits = SPLITS if split is None else (split,)
+        for number, part in enumerate(splits):
+            seen = partial(_seen, progress, number * prompts, prompts * len(splits))
+            if trial == "prompt":
+                cases = Cases.draw(part, prompts, seed=seed, chinese=chinese)
+                rows[part] = dict(score_prompts(pipeline, cases, seen, **settings))
+            else:
+                rows[part] = dict(score_trial(pipeline, trial, part, prompts, seed=seed, progress=seen, **settings))
     if as_json:
-        click.echo(json.dumps({"prompts": prompts, "seed": seed, **settings, "splits": rows}, indent=2))
+        said = {"trial": trial, "prompts": prompts, "seed": seed, **settings, "splits": rows}
+        click.echo(json.dumps(said, indent=2))
         return
     columns = list(next(iter(rows.values())))
     click.echo("| split | " + " | ".join(columns) + " |")
     click.echo("|---" * (len(columns) + 1) + "|")
-    for split, row in rows.items():
+    for part, row in rows.items():
         click.echo(
-            f"| {split} | " + " | ".join(f"{row[c]:.2f}" if c == "seconds" else f"{row[c]:.1f}" for c in columns) + " |"
+            f"| {part} | " + " | ".join(f"{row[c]:.2f}" if c == "seconds" else f"{row[c]:.1f}" for c in columns) + " |"
         )
 
 
@@ -91,7 +110,7 @@ def _seen(progress: RunProgress, before: int, total: int, done: int) -> None:
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--root", default=Path("runs/nano"), type=click.Path(path_type=Path), show_default=True, help="Runs.")
 def export(target: Path, root: Path) -> None:
-    """Write the trained model to TARGET as float16, in the layout of a released checkpoint."""
+    """Write the trained models into TARGET as float16, each in the layout of a released checkpoint."""
     from easyanimate_train.nano.release import export as write
 
     total = write(root, target, say=lambda line: click.echo(line, err=True))

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from easyanimate_core.data import TextEmbedding, wire
+from easyanimate_core.data import Condition, TextEmbedding, wire
 from easyanimate_core.samplers.process import FlowMatching
 from easyanimate_train.objectives.options import DenoiseOptions
 
@@ -90,16 +91,22 @@ class Denoise:
         noise = torch.randn(clean.shape, generator=rng).to(clean)
         ids, mask = (t.to(clean.device) for t in models.text.tokenize(captions))
         text = (TextEmbedding(models.text(ids, mask), mask),)
-        loss = self.loss_at(models.denoiser, clean, noise, sigma, text)
+        loss = self.loss_at(models.denoiser, clean, noise, sigma, text, batch.inlets)
         return loss, {}
 
     def loss_at(
-        self, denoiser: Any, clean: Tensor, noise: Tensor, sigma: Tensor, text: tuple[TextEmbedding, ...]
+        self,
+        denoiser: Any,
+        clean: Tensor,
+        noise: Tensor,
+        sigma: Tensor,
+        text: tuple[TextEmbedding, ...],
+        inlets: Mapping[str, Tensor] = MappingProxyType({}),
     ) -> Tensor:
-        """The loss with everything random given: levels σ `(B,)`, noise like the clean latents."""
+        """The loss with everything random given: levels σ `(B,)`, noise like the clean latents, values of inlets."""
         noisy = self.process.add_noise(clean, noise, sigma)
-        empty = wire(denoiser.inlets, (), noisy)
-        tokens = denoiser.embed(noisy, sigma * LEVELS, text, empty)
+        wired = wire(denoiser.inlets, [Condition(name, value) for name, value in inlets.items()], noisy)
+        tokens = denoiser.embed(noisy, sigma * LEVELS, text, wired)
         prediction = denoiser.head(denoiser.trunk(tokens))
         return flow_error(
             prediction, self.process.target(clean, noise, sigma), self.process.weight(sigma), self.options

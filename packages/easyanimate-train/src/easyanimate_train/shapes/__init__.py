@@ -1,6 +1,6 @@
 """The procedural world that the nano models are trained on and measured by."""
 
-from easyanimate_train.shapes.caption import caption, captions, parse
+from easyanimate_train.shapes.caption import caption, caption_change, caption_colours, captions, parse
 from easyanimate_train.shapes.evaluator import Reading, read, score
 from easyanimate_train.shapes.world import (
     COLOURS,
@@ -11,6 +11,7 @@ from easyanimate_train.shapes.world import (
     Scene,
     all_scenes,
     is_held_out,
+    outline,
     place,
     render,
 )
@@ -25,8 +26,11 @@ __all__ = [
     "Scene",
     "all_scenes",
     "caption",
+    "caption_change",
+    "caption_colours",
     "captions",
     "is_held_out",
+    "outline",
     "parse",
     "place",
     "read",

@@ -8,9 +8,9 @@ from types import MappingProxyType
 import torch
 from torch import Generator
 
-from easyanimate_train.shapes.world import COLOURS, SHAPES, Scene
+from easyanimate_train.shapes.world import COLOURS, SHAPES, SIZES, Scene
 
-__all__ = ["caption", "captions", "parse"]
+__all__ = ["caption", "caption_change", "caption_colours", "captions", "parse"]
 
 _WORDS = MappingProxyType(
     {
@@ -42,6 +42,14 @@ _ENGLISH = (
 )
 _CHINESE_FORM = "{background}背景上，一个{size}{colour}{shape}{motion}"
 _CHINESE_SHARE = 0.15
+_CHANGE_ONLY, _AGREES = 0.3, 0.1
+_CHANGES = ("{motion}", "it is {motion}", "a shape {motion}", "a video of a {shape} {motion}", "a {shape} is {motion}")
+_COLOURED = (
+    "a {colour} shape on a {background} background",
+    "a {colour} shape, {background} background",
+    "{colour} on {background}",
+    "a video of a {colour} shape on {background}",
+)
 
 
 def captions(scene: Scene) -> tuple[str, ...]:
@@ -68,6 +76,33 @@ def caption(scene: Scene, rng: Generator) -> str:
         return _chinese(scene)
     english = captions(scene)[:-1]
     return english[int(torch.randint(len(english), (), generator=rng))]
+
+
+def caption_change(scene: Scene, rng: Generator) -> str:
+    """One random way to say what happens to a scene that a picture shows.
+
+    Three in ten leave appearance out, one says it, and six say another one: what is seen in the picture counts, and
+    guidance must not pull away from it.
+    """
+    kind = torch.rand((), generator=rng).item()
+    if kind < _CHANGE_ONLY:
+        if torch.rand((), generator=rng).item() < _CHINESE_SHARE:
+            return _CHINESE[scene.motion]
+        form = _CHANGES[int(torch.randint(len(_CHANGES), (), generator=rng))]
+        words = _WORDS[scene.motion]
+        return form.format(motion=words[int(torch.randint(len(words), (), generator=rng))], shape=scene.shape)
+    if kind < _CHANGE_ONLY + _AGREES:
+        return caption(scene, rng)
+    looks = [list(values)[int(torch.randint(len(values), (), generator=rng))] for values in (SHAPES, COLOURS, SIZES)]
+    grounds = [colour for colour in COLOURS if colour != looks[1]]
+    ground = grounds[int(torch.randint(len(grounds), (), generator=rng))]
+    return caption(Scene(looks[0], looks[1], ground, looks[2], scene.motion), rng)
+
+
+def caption_colours(scene: Scene, rng: Generator) -> str:
+    """One random way to say a scene's colours, and nothing else."""
+    form = _COLOURED[int(torch.randint(len(_COLOURED), (), generator=rng))]
+    return form.format(colour=scene.colour, background=scene.background)
 
 
 def parse(text: str) -> Scene | None:

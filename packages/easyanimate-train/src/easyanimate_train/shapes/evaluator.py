@@ -14,7 +14,7 @@ from torch import Tensor
 
 from easyanimate_train.shapes.world import COLOURS, SHAPES, SIZES, Scene, distance
 
-__all__ = ["Reading", "read", "score"]
+__all__ = ["Reading", "overlap", "read", "score"]
 
 _SHIFT = 6 / 64
 _RATIO = 1.25
@@ -122,6 +122,21 @@ def read(frames: Tensor) -> Reading:
         _motion(x, y, radius),
     )
     return Reading(scene, overlaps[shape])
+
+
+def overlap(frames: Tensor, mask: Tensor) -> float:
+    """Mean overlap (intersection over union), 0…1, of the clip's object with where it should be.
+
+    Args:
+        frames: `(3, F, H, W)` in 0…1.
+        mask: `(F, H, W)` in 0…1.
+    """
+    frames = frames.float().cpu()
+    found = _cover(frames, _border(frames))
+    if found is None:
+        return 0.0
+    seen = found[1]
+    return float((torch.minimum(seen, mask).sum((1, 2)) / torch.maximum(seen, mask).sum((1, 2))).mean())
 
 
 def score(pairs: Iterable[tuple[Scene, Reading]]) -> Mapping[str, float]:

@@ -26,6 +26,7 @@ __all__ = [
     "all_scenes",
     "distance",
     "is_held_out",
+    "outline",
     "place",
     "render",
 ]
@@ -162,13 +163,37 @@ def render(scenes: Sequence[Scene], placements: Sequence[Placement], *, frames: 
     Returns:
         `(B, 3, F, side, side)` float32 in 0…1.
     """
-    grid = (torch.arange(side) + 0.5) / side
     clips = []
     for scene, placement in zip(scenes, placements, strict=True):
-        cx, cy, radius = (v[:, None, None] for v in _path(scene, placement, frames))
-        x, y = (grid[None, None] - cx) / radius, (grid[None, :, None] - cy) / radius
-        pixels = distance(scene.shape, *torch.broadcast_tensors(x, y)) * radius * side
-        cover = (0.5 - pixels).clamp(0, 1)
+        cover = (0.5 - _distances(scene, placement, frames, side)).clamp(0, 1)
         paint, ground = (torch.tensor(COLOURS[c])[:, None, None, None] for c in (scene.colour, scene.background))
         clips.append(ground + (paint - ground) * cover)
     return torch.stack(clips)
+
+
+def outline(
+    scenes: Sequence[Scene], placements: Sequence[Placement], *, frames: int = 17, side: int = 64, width: float = 2.0
+) -> Tensor:
+    """Draw the outlines of shapes, white on black, as a control video shows them.
+
+    Args:
+        scenes: what to draw; colours do not matter.
+        placements: where, one per scene.
+        frames: frames per clip.
+        side: height and width in pixels.
+        width: of the line in pixels.
+
+    Returns:
+        `(B, 3, F, side, side)` float32 in 0…1.
+    """
+    pairs = zip(scenes, placements, strict=True)
+    lines = [(0.5 + width / 2 - _distances(s, p, frames, side).abs()).clamp(0, 1) for s, p in pairs]
+    return torch.stack(lines)[:, None].expand(-1, 3, -1, -1, -1).contiguous()
+
+
+def _distances(scene: Scene, placement: Placement, frames: int, side: int) -> Tensor:
+    """Signed distance of every pixel to the outline, in pixels, `(F, side, side)`."""
+    grid = (torch.arange(side) + 0.5) / side
+    cx, cy, radius = (v[:, None, None] for v in _path(scene, placement, frames))
+    x, y = (grid[None, None] - cx) / radius, (grid[None, :, None] - cy) / radius
+    return distance(scene.shape, *torch.broadcast_tensors(x, y)) * radius * side

@@ -1,0 +1,1 @@
+"""What a training clip is given besides its caption."""
