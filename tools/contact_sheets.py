@@ -59,7 +59,9 @@ def sheet(model: str, trials: tuple[str, ...]) -> Image.Image:
         drawn = (TRIALS[trial](pool[order[number]], generator("sheet", model, number, again)) for again in range(99))
         case = next(case for case in drawn if case.prompt.isascii())
         video = pipeline(GenerationRequest(prompt=case.prompt, conditions=case.conditions, seed=number, model=model))
-        rows.append((f"{trial}: {case.prompt}", pictures(case.conditions), list(video.frames[0][:, ::4].unbind(1))))
+        rows.append(
+            (f"{case.note or trial}: {case.prompt}", pictures(case.conditions), list(video.frames[0][:, ::4].unbind(1)))
+        )
     given = max(len(row[1]) for row in rows)
     tile = 64 * SCALE + GAP
     page = Image.new("RGB", (tile * (given + 5) + 4 * GAP, ROWS * (64 * SCALE + LINE + GAP)), "white")

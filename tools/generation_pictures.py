@@ -12,8 +12,8 @@ from html import escape
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parents[1] / "docs" / "images"
-TEXT, MODEL, MOTION, VAE = "#4a7fb5", "#777", "#c2761b", "#2a8a63"
-WIDTH, HEIGHT = 760, 330
+TEXT, MODEL, MOTION, VAE = "#4a7fb5", "#777777", "#c2761b", "#2a8a63"
+WIDTH, HEIGHT = 784, 330
 DASHED = f'fill="none" stroke="{MODEL}" stroke-dasharray="4 4"'
 
 
@@ -128,20 +128,25 @@ GENERATIONS = (
 )
 
 
+def high(lines: Sequence[str]) -> float:
+    """Height of a box of so many lines."""
+    return 20 * len(lines) + 12
+
+
 def box(x: float, y: float, width: float, lines: Sequence[str], colour: str) -> str:
     """A rounded box with centred lines of text, 20 pixels each."""
-    height = 20 * len(lines) + 12
     text = "".join(
         f'<text x="{x + width / 2}" y="{y + 20 * (i + 1)}" text-anchor="middle">{escape(line)}</text>'
         for i, line in enumerate(lines)
     )
-    return f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="6" fill="{colour}22" stroke="{colour}"/>{text}'
+    paint = f'fill="{colour}" fill-opacity="0.13" stroke="{colour}"'
+    return f'<rect x="{x}" y="{y}" width="{width}" height="{high(lines)}" rx="6" {paint}/>{text}'
 
 
 def arrow(*points: tuple[float, float]) -> str:
     """A line through points, with a head at the last."""
     path = " L".join(f"{x},{y}" for x, y in points)
-    return f'<path d="M{path}" fill="none" stroke="#777" marker-end="url(#head)"/>'
+    return f'<path d="M{path}" fill="none" stroke="{MODEL}" marker-end="url(#head)"/>'
 
 
 def draw(generation: Generation) -> str:
@@ -150,30 +155,31 @@ def draw(generation: Generation) -> str:
     top = middle - 19 * len(generation.block)
     for i, line in enumerate(generation.block):
         steps.append(box(252, top + 38 * i, 284, [line.removeprefix("~")], MOTION if line.startswith("~") else MODEL))
-    texts, latents = 24.0, HEIGHT - 42.0 - 20 * len(generation.channels)
+    texts, latents = 24.0, HEIGHT - 30 - high(generation.channels)
     bottom, right = top + 38 * len(generation.block), [generation.head]
+    first, second = texts + high(generation.inputs) / 2, latents + high(generation.channels) / 2
     parts = [
         f'<rect x="240" y="{top - 14}" width="308" height="{bottom - top + 40}" rx="10" {DASHED}/>',
         f'<text x="394" y="{bottom + 18}" text-anchor="middle">{escape(generation.repeat)}</text>',
         *steps,
         box(12, texts, 186, generation.inputs, TEXT),
         box(12, latents, 186, generation.channels, MODEL),
-        box(578, middle - 70, 170, right, MODEL),
-        box(578, middle + 4, 170, generation.vae, VAE),
-        arrow((198, texts + 22), (219, texts + 22), (219, middle - 12), (236, middle - 12)),
-        arrow((198, latents + 22), (219, latents + 22), (219, middle + 12), (236, middle + 12)),
+        box(578, middle - 70, 194, right, MODEL),
+        box(578, middle + 4, 194, generation.vae, VAE),
+        arrow((198, first), (219, first), (219, middle - 12), (236, middle - 12)),
+        arrow((198, second), (219, second), (219, middle + 12), (236, middle + 12)),
         arrow((548, middle - 54), (574, middle - 54)),
-        arrow((663, middle - 38), (663, middle)),
-        arrow((663, middle + 56), (663, middle + 84)),
-        f'<text x="663" y="{middle + 104}" text-anchor="middle">frames</text>',
+        arrow((675, middle - 38), (675, middle)),
+        arrow((675, middle + 56), (675, middle + 84)),
+        f'<text x="675" y="{middle + 104}" text-anchor="middle">frames</text>',
     ]
     label = f"Architecture of {generation.name.upper()}"
     body = "\n".join(parts)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">\n'
-        "<style>text{font:12px sans-serif;fill:#777}</style>\n"
+        "<style>text{font:12px sans-serif;fill:#777777}</style>\n"
         '<defs><marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" orient="auto">'
-        '<path d="M0,0 L8,4 L0,8" fill="none" stroke="#777"/></marker></defs>\n'
+        f'<path d="M0,0 L8,4 L0,8" fill="none" stroke="{MODEL}"/></marker></defs>\n'
         f"{body}\n</svg>\n"
     )
 

@@ -14,6 +14,7 @@ from workspace import ROOT, Module, modules, python_files
 MOST_LINES = 500
 MOST_LINES_OF_A_FUNCTION = 60
 MOST_BYTES_OF_GOLDENS = 8_000_000
+NAMES_OF_CONTROL = {"control", "control-video", "camera", "trajectory", "easyanimate-control", "easyanimate_control"}
 EMPTY_NAMES = {"utils", "util", "helpers", "helper", "common", "misc"}
 CONTAINERS = {"list", "dict", "set", "bytearray", "defaultdict", "OrderedDict", "Counter", "deque", "WeakKeyDictionary"}
 MUTATORS = {"add", "append", "clear", "extend", "insert", "pop", "popitem", "remove", "setdefault", "update"}
@@ -64,6 +65,19 @@ def test_the_pipeline_knows_no_generation_by_name():
         for number, line in enumerate(module.path.read_text(encoding="utf-8").splitlines(), 1)
     }
     assert not {where: line for where, line in lines.items() if re.search("[vV][1-5]", line)}
+
+
+def test_core_decides_nothing_by_the_names_of_control():
+    """What a plugin brings is data to core: names in presets and in hints, never a branch."""
+    core = [(module, node) for module, node in in_packages() if module.name.startswith("easyanimate_core")]
+    asked = [(module, node) for module, node in core if isinstance(node, ast.Compare | ast.MatchValue)]
+    assert asked
+    assert not [
+        place(module.path, node)
+        for module, node in asked
+        for part in ast.walk(node)
+        if isinstance(part, ast.Constant) and part.value in NAMES_OF_CONTROL
+    ]
 
 
 def code_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import tomllib
 import zipfile
 from itertools import combinations
@@ -85,3 +87,19 @@ def test_core_works_alone(wheels: dict[str, Path], libraries: Path, tmp_path: Pa
     command = python.with_name("easyanimate")
     assert "easyanimate" in run(command, "--version")
     assert "--output" in run(command, "generate", "--help")
+
+
+def test_control_can_be_taken_away_again(wheels: dict[str, Path], libraries: Path, tmp_path: Path):
+    python = make_environment(tmp_path / "env", libraries, wheels["easyanimate-core"], wheels["easyanimate-control"])
+    command = python.with_name("easyanimate")
+    asked = ("generate", "a red circle", "--model", "v5.1-12b-camera", "--dry-run")
+    assert "easyanimate-control" in run(command, "plugins", "list")
+    assert "easyanimate-control:camera" in run(command, *asked, "--camera-move", "pan-left")
+    pip = [sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check"]
+    run(*pip, "uninstall", "--yes", "--quiet", "easyanimate-control")
+    assert "easyanimate-control" not in run(command, "plugins", "list")
+    assert "a red circle" in run(command, *asked)
+    for words in ([*asked, "--condition", "camera"], ["control", "camera"]):
+        done = subprocess.run([command, *words], capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert "Installing easyanimate-control provides it." in done.stderr

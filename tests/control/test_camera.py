@@ -22,6 +22,7 @@ from easyanimate_core.data import Geometry
 from easyanimate_core.errors import IncompatibleConditions, InvalidOptions, InvalidRequest
 from easyanimate_core.schema import parse
 from easyanimate_core.testing import tiny_toolbox
+from workspace import ROOT
 
 VAE = tiny_toolbox(()).vae
 
@@ -98,6 +99,17 @@ def test_what_is_written_is_read_back(written: Callable[[CameraPath], str], tmp_
     ours = path("pan-left + roll-cw, zoom-in", 9)
     (tmp_path / "camera.any").write_text(written(ours), encoding="utf-8")
     np.testing.assert_allclose(read_camera(tmp_path / "camera.any").rows(), ours.rows(), atol=1e-9)
+
+
+@pytest.mark.feature("K010")
+@pytest.mark.parametrize("name", ["pan-left", "pan-right", "pan-up", "pan-down", "walk"])
+def test_example_files_are_the_moves_that_they_say(name: str) -> None:
+    file = ROOT / "examples" / "cameras" / f"{name}.txt"
+    text = file.read_text(encoding="utf-8")
+    moves = text.splitlines()[0]
+    assert len(read_camera(file)) == 49
+    assert text == camera_text(path(moves, 49), title=moves)
+    assert moves == name or name == "walk"
 
 
 @pytest.mark.feature("K007")

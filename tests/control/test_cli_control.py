@@ -18,6 +18,7 @@ from easyanimate_control.trajectory.tracks import read_tracks
 from easyanimate_core.cli.main import run
 from easyanimate_core.media.read import read_image, read_video
 from easyanimate_core.media.write import VideoWriter
+from easyanimate_core.testing.tiny import write_v5_checkpoint
 from inpainting import clip, picture, written
 from workspace import ROOT
 
@@ -76,6 +77,18 @@ def test_the_commands_of_the_page_work(call: Call, weights: dict[str, Path]) -> 
     assert read_image("path.png").shape == (592, 960, 3)
     assert len(read_video("soft.mp4")[0]) == 9
     assert read_image("paths.png").std() > 10
+
+
+@pytest.mark.feature("C036")
+def test_the_older_control_model_follows_a_video_too(call: Call) -> None:
+    """V5's has 16 + 16 input channels."""
+    weights = str(write_v5_checkpoint(Path("v5"), in_channels=32))
+    with VideoWriter("dance.mp4", fps=8) as writer:
+        writer.write(np.ascontiguousarray(clip(9, height=128, width=128)))
+    line = ["generate", "a dancer", "--model", "v5-12b-control", "--weights", weights, "--steps", "1", "--seed", "1"]
+    status, out, err = call(*line, "--size", "128x128", "--frames", "5", "--control-video", "dance.mp4")
+    assert status == 0, err
+    assert read_video(out.strip())[0].shape == (5, 128, 128, 3)
 
 
 @pytest.mark.feature("K009")

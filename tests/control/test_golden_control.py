@@ -136,7 +136,7 @@ def outputs_of(name: str, call: Call) -> dict[str, Tensor]:
     return {**outputs, "frames": video.frames, "timesteps": times, "first_step.control_latents": denoiser.seen[0][1]}
 
 
-@pytest.mark.feature("K001", "K002", "K003", "K006", "K014")
+@pytest.mark.feature("C036", "K001", "K002", "K003", "K006", "K014")
 @pytest.mark.parametrize(("name", "call"), RUNS, ids=str)
 def test_every_step_and_every_frame_is_as_recorded(name: str, call: Call) -> None:
     # The reference also recorded an argument that its transformer ignores.

@@ -489,3 +489,10 @@ class TestInterrupt:
 def test_an_option_of_the_models_own_sampler_needs_no_name(say: Say) -> None:
     _, out, _ = say("generate", "a cat", "--set", "sampler.shift=3", "--dry-run")
     assert json.loads(out)["sampler"] == {"name": "easyanimate-core:flow", "shift": 3.0}
+
+
+def test_an_option_of_a_plugin_that_is_not_here_names_it() -> None:
+    without = {"EASYANIMATE_DISABLE_PLUGINS": "easyanimate-control"}
+    done = easyanimate("generate", "a dog", "--camera-move", "pan-left", **without)
+    assert done.returncode == 2
+    assert "Installing easyanimate-control provides it." in done.stderr

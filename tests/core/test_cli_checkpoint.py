@@ -146,6 +146,7 @@ def test_verify_finds_what_loading_would_find(say: Say, models: Path, tmp_path: 
     assert "1 of 3 parts" in err
     (folder / "tokenizer").rename(tmp_path / "away")
     status, out, _ = say("checkpoint", "verify", str(folder))
+    assert say("checkpoint", "verify", str(tmp_path / "nowhere"))[0] == 3
     assert (status, "has no tokenizer/" in out) == (3, True)
 
 

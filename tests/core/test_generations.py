@@ -17,11 +17,12 @@ from easyanimate_core.checkpoints.lora import LoraFile, LowRank, linear_names, w
 from easyanimate_core.cli.main import run
 from easyanimate_core.conditioning.picture import picture_condition
 from easyanimate_core.data import Condition, Inlet, State, wire
-from easyanimate_core.errors import CheckpointMismatch, IncompatibleConditions
+from easyanimate_core.errors import CheckpointMismatch, IncompatibleConditions, InvalidRequest
 from easyanimate_core.interfaces import Toolbox
 from easyanimate_core.media.read import read_image, read_video
 from easyanimate_core.pipeline import load
 from easyanimate_core.pipeline.denoise import Denoise
+from easyanimate_core.pipeline.fit import whole_frames
 from easyanimate_core.presets import find_preset
 from easyanimate_core.presets.model import Settings
 from easyanimate_core.testing.tiny import (
@@ -105,6 +106,35 @@ def test_words_to_a_video_or_a_picture(model: str, home: Path) -> None:
     side = int(SIZES.get(model, ("128x128", 9))[0].split("x")[0])
     assert frames.shape == (MADE[model], side, side, 3)
     assert frames.std() > 0
+
+
+@pytest.mark.feature("C041")
+@pytest.mark.parametrize(("model", "run"), [("v2-512", 9), ("v3-512", 8), ("v4-inp", 8)])
+def test_fewer_frames_than_a_run_of_the_vae_are_refused(model: str, run: int, home: Path) -> None:
+    """Rounded down there are none; only one frame, a picture, is made by itself."""
+    pipe = load(model, weights=weights_of(model, home))
+    preset, compression = find_preset(model), pipe.prepare().vae.compression
+    assert [whole_frames(n, preset, compression) for n in (1, run, run + 1, 144)] == [1, run, run, 144]
+    for frames in (2, run - 1):
+        with pytest.raises(InvalidRequest, match=f"'{frames}' frames are too few") as refused:
+            pipe(prompt=PROMPT, size="128x128", frames=frames, steps=1)
+        assert refused.value.hint == f"Ask for 1, a picture, or for {run} or more."
+
+
+@pytest.mark.feature("C009", "C012", "C022", "C024", "C058")
+@pytest.mark.parametrize("model", WRITERS)
+def test_a_whole_folder_is_verified(model: str, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["checkpoint", "verify", str(weights_of(model, home)), "--model", model]
+    if model == "v1":
+        assert run(line) == 3
+        assert "V1 has a motion module for it: --motion-path FILE" in capsys.readouterr().err
+        line += ["--motion-path", str(home / "easyanimate_v1_mm.safetensors")]
+    assert run(line) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert all(part.startswith("ok ") for part in said)
+    preset = find_preset(model).components
+    assert any("transformer: " in part and f"fit '{preset.denoiser}'" in part for part in said)
+    assert any("vae: " in part and f"fit '{preset.vae}'" in part for part in said)
 
 
 @pytest.mark.feature("C016", "C035")

@@ -335,6 +335,9 @@ def test_a_model_without_motion_makes_each_frame_by_itself() -> None:
     ("change", "message"),
     [
         ({"patch_3d": True}, "'patch_3d'"),
+        ({"fake_3d": True}, "'fake_3d'"),
+        ({"casual_3d": True}, "'casual_3d'"),
+        ({"time_patch_size": 2}, "'time_patch_size'"),
         ({"norm_type": "layer_norm"}, "'norm_type'"),
         ({"basic_block_type": "kvcompression"}, "'kvcompression'"),
         ({"motion_module_type": "Sparse"}, "'Sparse'"),

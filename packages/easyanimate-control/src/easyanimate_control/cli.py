@@ -41,7 +41,7 @@ def command() -> None:
     """Make, look at and convert what steers a video: camera paths, trajectories, control videos."""
 
 
-@command.command("camera")
+@command.command("camera", short_help="Write a camera path from named moves.")
 @click.argument("output", type=click.Path(path_type=Path, dir_okay=False))
 @click.option(
     "--move",
@@ -67,7 +67,7 @@ def _camera(output: Path, move: str, frames: int, speed: float | None, focal: fl
     _write_text(output, texts, overwrite)
 
 
-@command.command("trajectory")
+@command.command("trajectory", short_help="Write paths of moving things, or their control video.")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @click.argument("output", type=click.Path(path_type=Path, dir_okay=False))
 @click.option(
@@ -95,7 +95,7 @@ def _trajectory(paths: tuple[str, ...], output: Path, size: str, frames: int, fp
     _write_video(output, trajectory_video(tracks, frames, height, width), fps, overwrite)
 
 
-@command.command("preview")
+@command.command("preview", short_help="Draw a camera path or trajectory.")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--output", "-o", type=click.Path(path_type=Path), help="Default: FILE with .png in the place of its suffix."
@@ -125,7 +125,7 @@ def _preview(file: Path, output: Path | None, frames: int, fps: float, size: str
     click.echo(str(writer.path))
 
 
-@command.command("preprocess")
+@command.command("preprocess", short_help="Make a control video of any video.")
 @click.argument("name", metavar="NAME")
 @click.argument("source", metavar="VIDEO", type=click.Path(path_type=Path))
 @click.argument("output", type=click.Path(path_type=Path, dir_okay=False))
@@ -163,7 +163,7 @@ def _preprocess(
     click.echo(str(made))
 
 
-@command.command("options")
+@command.command("options", short_help="List the installed preprocessors, or one's options.")
 @click.argument("name", required=False)
 def _options(name: str | None) -> None:
     """List the installed preprocessors, or the options of one."""
@@ -182,7 +182,7 @@ def _options(name: str | None) -> None:
     )
 
 
-@command.command("overlay")
+@command.command("overlay", short_help="Put two control videos into one.")
 @click.argument("first", type=click.Path(path_type=Path))
 @click.argument("second", type=click.Path(path_type=Path))
 @click.argument("output", type=click.Path(path_type=Path, dir_okay=False))

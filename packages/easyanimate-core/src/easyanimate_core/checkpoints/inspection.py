@@ -77,6 +77,8 @@ def weight_folders(path: Path) -> Iterator[tuple[str, Path]]:
     def holds(folder: Path) -> bool:
         return any(folder.glob("*.safetensors")) or any(file.suffix in PICKLED for file in folder.iterdir())
 
+    if not path.is_dir():
+        raise CheckpointNotFound(f"there is no file or folder '{path}'", "Give a checkpoint, a component or a file.")
     if holds(path):
         yield path.name, path
         return

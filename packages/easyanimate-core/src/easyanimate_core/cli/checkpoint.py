@@ -59,15 +59,16 @@ def _inspect(path: Path, as_json: bool) -> None:
 @command.command("verify")
 @click.argument("path", type=_PATH)
 @click.option("--model", metavar="NAME", help="The model that it should be; see 'easyanimate presets list'.")
+@click.option("--motion-path", type=_PATH, metavar="FILE", help="The motion module that completes an image model.")
 @_JSON
-def _verify(path: Path, model: str | None, as_json: bool) -> None:
+def _verify(path: Path, model: str | None, motion_path: Path | None, as_json: bool) -> None:
     """Check that PATH would load: every name and shape, every number finite. Reads everything once, keeps nothing."""
     from easyanimate_core.pipeline.verify import verify
     from easyanimate_core.presets import find_preset
 
     preset = find_preset(model) if model is not None else None
     verdicts = []
-    for verdict in verify(path.expanduser(), preset):
+    for verdict in verify(path.expanduser(), preset, motion_path=motion_path and motion_path.expanduser()):
         verdicts.append(verdict)
         if not as_json:
             click.echo(f"{'ok   ' if verdict.good else 'wrong'}  {verdict.name}: {verdict.said}")

@@ -17,6 +17,7 @@ import click
 
 from easyanimate_core.errors import Cancelled, EasyAnimateError, PluginLoadError, UnknownComponent
 from easyanimate_core.plugins import active
+from easyanimate_core.plugins.siblings import SIBLINGS
 from easyanimate_core.slots import COMMANDS
 
 __all__ = ["CommandGroup", "cli", "main", "run"]
@@ -149,4 +150,17 @@ def _report_usage(error: click.ClickException) -> int:
     message = error.format_message().rstrip(".")
     context = error.ctx if isinstance(error, click.UsageError) else None
     hint = f"See '{context.command_path if context else 'easyanimate'} --help'."
+    if isinstance(error, click.NoSuchOption) and (provider := _provider_of(error.option_name)):
+        hint = f"Installing {provider} provides it."
     return _report(message[:1].lower() + message[1:], hint, _USAGE)
+
+
+def _provider_of(option: str) -> str | None:
+    """The distribution whose condition an unknown option belongs to, as `--camera-move` does to `camera`."""
+    said = option.lstrip("-")
+    found = (
+        distribution
+        for slot, name, distribution in SIBLINGS
+        if slot == "conditioners" and name and (said == name or said.startswith(f"{name}-"))
+    )
+    return next(found, None)

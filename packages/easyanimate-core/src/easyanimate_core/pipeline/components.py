@@ -32,6 +32,7 @@ __all__ = [
     "build_sampler",
     "build_text_encoder",
     "build_vae",
+    "described",
     "skeleton",
 ]
 
@@ -219,19 +220,40 @@ class _Source:
 
 def _from_config(slot: Slot[T], name: str, source: _Source, dtype: torch.dtype, events: EventBus) -> T:
     files, path = source.place()
-    factory = active().registries[slot].load(name)
     with Archive(files, config=_public(read_json(path)), role=source.role) as archive:
-        brings_map = hasattr(factory, "keymap")
-        layout = None if brings_map else recognise(archive.header)
-        config = dict(archive.header.config or {}) if layout is None else layout.config()
-        component = skeleton(slot, name, {**config, **source.settings}, path)
-        keymap = KeyMap.of(cast("Any", component).keymap, archive.header.tensors) if layout is None else layout.keymap()
+        component, keymap, layout = described(slot, name, archive, source.settings, path)
         report = fill(cast("nn.Module", component), archive, keymap, dtype=dtype)
     if given := source.given():
-        known = f", layout '{layout.name}'" if layout is not None else ""
+        known = f", layout '{layout}'" if layout else ""
         events.emit(Notice(f"the {source.role} is from '{given}' ({report}{known})"))
     cast("nn.Module", component).eval()
     return component
+
+
+def described(
+    slot: Slot[T], name: str, archive: Archive, settings: Mapping[str, Any], path: Path
+) -> tuple[T, KeyMap, str]:
+    """The component that an archive should fill, on the meta device; what its tensors are called there; their layout.
+
+    Args:
+        slot: where it is registered.
+        name: registered name.
+        archive: its tensors, with its config.
+        settings: entries above those of the config.
+        path: of the `config.json`, for messages.
+
+    Returns:
+        The layout's name is empty for a component that knows its names itself.
+
+    Raises:
+        CheckpointError: the config does not describe it, or no layout is known that has such tensors.
+    """
+    header = archive.header
+    if not hasattr(active().registries[slot].load(name), "keymap"):
+        layout = recognise(header)
+        return skeleton(slot, name, {**layout.config(), **settings}, path), layout.keymap(), layout.name
+    component = skeleton(slot, name, {**(header.config or {}), **settings}, path)
+    return component, KeyMap.of(cast("Any", component).keymap, header.tensors), ""
 
 
 def skeleton(slot: Slot[T], name: str, config: Mapping[str, Any], path: Path) -> T:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from easyanimate_core.presets import Preset
     from easyanimate_core.request import GenerationRequest
 
-__all__ = ["check_conditions", "fitted", "sized"]
+__all__ = ["check_conditions", "fitted", "sized", "whole_frames"]
 
 # Neighbouring ratio buckets differ by up to a sixth: a reference may be off by half of that either way.
 _UNSEEN: Final = 1.09
@@ -88,7 +88,7 @@ def fitted(request: GenerationRequest, preset: Preset, compression: Compression,
     A long video keeps the frames that were asked for: its segments are rounded, it is not.
 
     Raises:
-        InvalidRequest: size or frames are not for this model.
+        InvalidRequest: size or frames are not for this model; see `whole_frames`.
     """
     assert request.size is not None  # complete() decided
     assert request.frames is not None
@@ -101,12 +101,29 @@ def fitted(request: GenerationRequest, preset: Preset, compression: Compression,
     if request.segment_frames is not None:
         return Geometry(size.height, size.width, request.frames, request.batch)
     asked = _as_long_as(found, request.frames, events)
-    frames = compression.round_frames(preset.limits.fit_frames(asked))
+    frames = whole_frames(asked, preset, compression)
     if frames != asked:
         step = preset.limits.frames_step
         makes = f"multiples of {step}, plus 1" if step > 1 else "runs of a fixed length"
         events.emit(Notice(f"{asked} frames become {frames}: this model makes {makes}"))
     return Geometry(size.height, size.width, frames, request.batch)
+
+
+def whole_frames(frames: int, preset: Preset, compression: Compression) -> int:
+    """The frames that are made where so many are asked for: by the model's limits, then by the VAE's runs.
+
+    Raises:
+        InvalidRequest: they are more than the model makes; or several, and fewer than one run of the VAE: the one
+            frame that could be made of them would be a picture, which nobody asked for.
+    """
+    fitting = preset.limits.fit_frames(frames)
+    whole = compression.round_frames(fitting)
+    if whole == 1 < fitting:
+        lengths = range(fitting, preset.limits.frames_max + 1)
+        fewest = next((length for length in lengths if compression.round_frames(length) > 1), None)
+        hint = "Ask for 1, a picture" + (f", or for {fewest} or more." if fewest is not None else ".")
+        raise InvalidRequest(f"'{frames}' frames are too few for a video of this model", hint)
+    return whole
 
 
 def _tell_of_ratios(found: list[Reference], size: Size, events: EventBus) -> None:

@@ -14,7 +14,8 @@ _PROVIDES: Final = {
     },
     "easyanimate-train": {
         "commands": ("prepare", "train"),
-        "datasets": ("", "shapes", "video"),
+        "datasets": ("", "shapes", "video", "views"),
+        "givens": ("", "control-video", "inpaint", "reference"),
         "learnables": ("", "full", "lora", "modules"),
         "objectives": ("", "consistency", "denoise", "reward", "vae"),
         "preparers": ("",),

@@ -52,11 +52,13 @@ class Case:
         prompt: what is asked for.
         conditions: what is given besides.
         judge: frames `(3, F, H, W)` in 0…1 to measured values; shares are 0 or 1.
+        note: what is given, in a word, where pictures cannot show it.
     """
 
     prompt: str
     conditions: tuple[Mapping[str, Any], ...]
     judge: Callable[[Tensor], Mapping[str, float]]
+    note: str = ""
 
 
 def _psnr(one: Tensor, two: Tensor) -> float:
@@ -140,7 +142,7 @@ def _view(scene: Scene, rng: Generator, *, picture: bool) -> Case:
     conditions: list[Mapping[str, Any]] = [{"name": "camera", "poses": rows}]
     if picture:
         conditions.append({"name": "reference", "image": clip[:, 0]})
-    return Case(caption(scene, rng), tuple(conditions), judge)
+    return Case(caption(scene, rng), tuple(conditions), judge, note=name)
 
 
 def _camera(scene: Scene, rng: Generator) -> Case:

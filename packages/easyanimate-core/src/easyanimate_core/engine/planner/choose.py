@@ -15,6 +15,7 @@ from easyanimate_core.engine.planner.devices import Device
 from easyanimate_core.engine.planner.predict import Prediction, Work, in_tiles, one_by_one, predict, work_of
 from easyanimate_core.engine.planner.sketch import LENGTH, Sketch, folder_of, sketch
 from easyanimate_core.errors import OutOfMemory
+from easyanimate_core.pipeline.fit import whole_frames
 from easyanimate_core.pipeline.settled import Settled
 from easyanimate_core.presets import Preset
 from easyanimate_core.request import GenerationRequest
@@ -194,7 +195,7 @@ def _geometry(request: GenerationRequest, preset: Preset, model: Sketch) -> Geom
     vae: Any = model.modules["vae"]
     size = preset.limits.fit(request.size or preset.defaults.size)
     asked = request.segment_frames or request.frames or preset.defaults.frames
-    frames = vae.compression.round_frames(preset.limits.fit_frames(asked))
+    frames = whole_frames(asked, preset, vae.compression)
     return Geometry(size.height, size.width, frames, request.batch if request.segment_frames is None else 1)
 
 
