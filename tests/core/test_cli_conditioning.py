@@ -139,6 +139,7 @@ def test_a_model_without_the_inlet(generate: Generate, tmp_path: Path) -> None:
     status, out, err = generate("a prompt", "--start-image", "cat.png", model="v5.1-7b", folder=words)
     assert (status, out) == (2, "")
     assert "the model 'v5.1-7b' has no inlet 'mask' for 'frames' (it has: text)" in err
+    assert "v5.1-nano-inp" in err, "the hint names models that have it"
 
 
 class BlurOptions(Model):

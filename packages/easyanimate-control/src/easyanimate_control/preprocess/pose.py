@@ -96,6 +96,7 @@ def draw_people(
     thick = max(1, round(_THICK * min(height, width) / 512))
     for person, sure in zip(joints, scores, strict=True):
         seen = [bool(score >= confidence) for score in sure]
+        # One limb less than joints: the last colour is a joint's alone.
         for (start, end), colour in zip(_LIMBS, _COLOURS, strict=False):
             if seen[start] and seen[end]:
                 dark = [int(value * 0.6) for value in colour]

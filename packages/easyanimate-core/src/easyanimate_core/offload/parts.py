@@ -5,8 +5,8 @@ Each is a way to cut a component into *units*; what brings a unit and lets it go
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from easyanimate_core.offload.blocks import parts_of, size_of
+from easyanimate_core.offload.by_role import ByRole, Ledger
 from easyanimate_core.offload.homes import Homes
 from easyanimate_core.offload.options import GroupOptions, SequentialOptions
 from easyanimate_core.offload.pack import Pack, tensors_of
@@ -22,21 +23,9 @@ from easyanimate_core.placing import Footprint
 if TYPE_CHECKING:
     from easyanimate_core.interfaces import Toolbox
 
-__all__ = ["Group", "Ledger", "Model", "Sequential", "Unit"]
+__all__ = ["Group", "Model", "Sequential", "Unit"]
 
 _CHUNK: Final = 1 << 29
-
-
-class Ledger:
-    """Bytes of weights on the device: now, and at most."""
-
-    def __init__(self) -> None:
-        self.now = self.peak = 0
-
-    def add(self, nbytes: int) -> None:
-        """More of them, or fewer."""
-        self.now += nbytes
-        self.peak = max(self.peak, self.now)
 
 
 class Unit:
@@ -152,50 +141,26 @@ def _letting_go(unit: Unit) -> Any:
     return let_go
 
 
-class _Brings:
-    """What the three strategies share: components by role, and how a role is used."""
+class _Brings(ByRole[_Component]):
+    """What the three strategies share: each cuts a component in its own way."""
 
     def __init__(self) -> None:
-        self._components: dict[str, _Component] = {}
+        super().__init__()
         self._homes = Homes()
-        self.ledger = Ledger()
 
     def attach(self, toolbox: Toolbox, device: torch.device) -> None:
         """Move the modules' weights into buffers in main memory; the device holds none until they are used."""
         self._homes, self.ledger = Homes(pinned=device.type == "cuda"), Ledger()
         for role, module in toolbox.modules().items():
             if isinstance(module, nn.Module):
-                self._components[role] = self._cut(role, module, device)
+                self.components[role] = self._cut(role, module, device)
 
-    @contextmanager
-    def using(self, *roles: str) -> Iterator[None]:
-        """Inside, the components of these roles can run; `text` means all text encoders."""
-        used = [c for role, c in self._components.items() if role in roles or role.split("_")[0] in roles]
-        entered: list[_Component] = []
-        try:
-            for component in used:
-                entered.append(component)
-                component.enter()
-            yield
-        finally:
-            for component in reversed(entered):
-                component.leave()
-
-    def detach(self) -> None:
-        """Give the modules back: in main memory, without hooks."""
-        for component in self._components.values():
-            component.give_back()
-        self._components.clear()
-
-    def held(self) -> tuple[int, int]:
-        """Bytes on the device now, and at most; see `placing.KeepsAside`."""
-        return self.ledger.now, self.ledger.peak
+    @abstractmethod
+    def _cut(self, role: str, module: nn.Module, device: torch.device) -> _Component:
+        """The component in units."""
 
     def _unit(self, tensors: Sequence[Tensor], device: torch.device) -> Unit:
         return Unit(tensors, self._homes, device, self.ledger)
-
-    def _cut(self, role: str, module: nn.Module, device: torch.device) -> _Component:
-        raise NotImplementedError
 
 
 class Model(_Brings):

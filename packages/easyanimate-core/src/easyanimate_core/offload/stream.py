@@ -7,8 +7,7 @@ The output is that of `resident`, bit by bit: the same numbers, in other places.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,11 +15,12 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from easyanimate_core.offload.blocks import parts_of, size_of
+from easyanimate_core.offload.by_role import ByRole, Ledger
 from easyanimate_core.offload.homes import Homes
 from easyanimate_core.offload.lanes import OpenLane, open_lane
 from easyanimate_core.offload.options import StreamOptions
 from easyanimate_core.offload.pack import Pack
-from easyanimate_core.offload.parts import Ledger, Unit
+from easyanimate_core.offload.parts import Unit
 from easyanimate_core.offload.ring import Ring, spread
 from easyanimate_core.placing import Footprint
 
@@ -32,7 +32,7 @@ __all__ = ["Stream", "staying"]
 _OpenLanes = Callable[[Sequence[Tensor], int, torch.device], OpenLane]
 
 
-class Stream:
+class Stream(ByRole["_Streamed"]):
     """Fetches blocks ahead of the computation; see the module.
 
     Args:
@@ -41,11 +41,10 @@ class Stream:
     """
 
     def __init__(self, options: StreamOptions | None = None, *, lanes: _OpenLanes = open_lane) -> None:
+        super().__init__()
         self.options = options or StreamOptions()
         self._lanes = lanes
-        self._components: dict[str, _Streamed] = {}
         self._homes = Homes()
-        self.ledger = Ledger()
 
     def attach(self, toolbox: Toolbox, device: torch.device) -> None:
         """Pack the modules' weights, block by block; the device holds none until they are used.
@@ -54,7 +53,7 @@ class Stream:
             ExecutionError: the file cannot be written.
         """
         for role, module in toolbox.modules().items():
-            if isinstance(module, nn.Module) and role not in self._components:
+            if isinstance(module, nn.Module) and role not in self.components:
                 self.take(role, module, device)
 
     def take(self, role: str, module: nn.Module, device: torch.device) -> None:
@@ -63,37 +62,17 @@ class Stream:
         Raises:
             ExecutionError: the file cannot be written.
         """
-        if not self._components:
+        if not self.components:
             self.ledger = Ledger()
             self._homes = Homes(
                 pinned=device.type == "cuda", files=self.options.source == "disk", folder=self.options.folder
             )
-        self._components[role] = _Streamed(module, self.options, self._homes, device, self.ledger, self._lanes)
-
-    @contextmanager
-    def using(self, *roles: str) -> Iterator[None]:
-        """Inside, the components of these roles can run; `text` means all text encoders."""
-        used = [c for role, c in self._components.items() if role in roles or role.split("_")[0] in roles]
-        entered: list[_Streamed] = []
-        try:
-            for component in used:
-                entered.append(component)
-                component.enter()
-            yield
-        finally:
-            for component in reversed(entered):
-                component.leave()
+        self.components[role] = _Streamed(module, self.options, self._homes, device, self.ledger, self._lanes)
 
     def detach(self) -> None:
         """Give the modules back: in main memory, without hooks, the file removed."""
-        for component in self._components.values():
-            component.give_back()
-        self._components.clear()
+        super().detach()
         self._homes.close()
-
-    def held(self) -> tuple[int, int]:
-        """Bytes on the device now, and at most; see `placing.KeepsAside`."""
-        return self.ledger.now, self.ledger.peak
 
     def footprint(self, role: str, module: nn.Module) -> Footprint:
         """The rest, the ring, and the blocks that stay; see `placing.Foretells`."""

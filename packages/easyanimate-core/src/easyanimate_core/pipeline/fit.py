@@ -10,6 +10,7 @@ from easyanimate_core.events import Notice
 from easyanimate_core.interfaces import HasReference
 from easyanimate_core.media.resize import bucket_size
 from easyanimate_core.plugins import active
+from easyanimate_core.presets import all_presets
 from easyanimate_core.request import Size
 from easyanimate_core.slots import CONDITIONERS
 
@@ -49,9 +50,16 @@ def _inlets(qualified: str, name: str, preset: Preset) -> set[str]:
     if lost := sorted(feeds - set(known)):
         raise IncompatibleConditions(
             f"the model '{preset.name}' has no inlet '{lost[0]}' for '{name}' (it has: {', '.join(['text', *known])})",
-            "Pick a model trained with that condition: easyanimate presets list.",
+            f"Pick a model trained with that condition: {_trained_with(feeds)}",
         )
     return feeds
+
+
+def _trained_with(feeds: set[str]) -> str:
+    """Models that have these inlets: those that come with a package before those that are downloads."""
+    found = [preset for preset in all_presets() if feeds <= {inlet.name for inlet in preset.inlets}]
+    names = [preset.name for preset in sorted(found, key=lambda preset: preset.bundled is None)]
+    return f"{', '.join(names[:3])}{' …' if len(names) > 3 else ''}" if names else "easyanimate presets list."
 
 
 def sized(request: GenerationRequest, preset: Preset) -> GenerationRequest:

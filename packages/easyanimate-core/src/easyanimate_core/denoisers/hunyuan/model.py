@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from easyanimate_core.data import Inlet, Inpainting, TextEmbedding
 from easyanimate_core.denoisers.hunyuan.block import Attention, Block, FramePositions
 from easyanimate_core.denoisers.hunyuan.embeddings import GlobalEmbedding, PictureProjection, Projection
+from easyanimate_core.denoisers.inlets import check_channels, joined
 from easyanimate_core.denoisers.layers import LATENT_PIXELS, has_picture
 from easyanimate_core.denoisers.rotary import rotary_2d
 from easyanimate_core.errors import CheckpointMismatch, IncompatibleConditions
@@ -197,14 +198,7 @@ class Hunyuan(ModelMixin, ConfigMixin, PeftAdapterMixin):
                 image tokens of that width.
         """
         c = self.config
-        wanted = c.in_channels - self.latent_channels
-        width = sum(inlet.width for inlet in inlets if inlet.kind == "channels")
-        if width != wanted:
-            raise CheckpointMismatch(
-                f"this checkpoint has {c.in_channels} input channels, so its inlets need "
-                f"{wanted} channels; the preset declares {width}",
-                "Choose the preset that belongs to the checkpoint (easyanimate presets list).",
-            )
+        check_channels(inlets, c.in_channels, self.latent_channels)
         # Width 0 is "as wide as the checkpoint's weights".
         inlets = [replace(i, width=c.projection_dim) if i.kind == "tokens" and not i.width else i for i in inlets]
         for inlet in (inlet for inlet in inlets if inlet.kind != "channels"):
@@ -246,12 +240,7 @@ class Hunyuan(ModelMixin, ConfigMixin, PeftAdapterMixin):
             IncompatibleConditions: channels, text lengths or image tokens are not those of the checkpoint.
         """
         channels = [value for name, value in conditions.items() if name != _PICTURE]
-        x = torch.cat([latents, *channels], dim=1)
-        if x.shape[1] != self.config.in_channels:
-            raise IncompatibleConditions(
-                f"the denoiser got {x.shape[1]} channels and expects {self.config.in_channels}",
-                "Every channel inlet must be wired; see data.wire.",
-            )
+        x = joined(latents, channels, self.config.in_channels)
         self._check(x.shape[2], text)
         patches = self.pos_embed.proj(x.transpose(1, 2).flatten(0, 1))
         frames, (rows, columns) = x.shape[2], patches.shape[-2:]

@@ -14,6 +14,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from easyanimate_core.data import Inlet, Inpainting, TextEmbedding
+from easyanimate_core.denoisers.inlets import check_channels, joined
 from easyanimate_core.denoisers.layers import RMSNorm, Timestep
 from easyanimate_core.denoisers.mmdit.block import Block, BlockVectors
 from easyanimate_core.denoisers.mmdit.fused import modulate
@@ -186,14 +187,7 @@ class MMDiT(ModelMixin, ConfigMixin, PeftAdapterMixin):
         Raises:
             CheckpointMismatch: the widths do not add up to the checkpoint's input channels.
         """
-        wanted = self.config.in_channels - self.config.out_channels
-        width = sum(inlet.width for inlet in inlets if inlet.kind == "channels")
-        if width != wanted:
-            raise CheckpointMismatch(
-                f"this checkpoint has {self.config.in_channels} input channels, so its inlets need "
-                f"{wanted} channels; the preset declares {width}",
-                "Choose the preset that belongs to the checkpoint (easyanimate presets list).",
-            )
+        check_channels(inlets, self.config.in_channels, self.config.out_channels)
         self.inlets = tuple(inlets)
 
     def embed(
@@ -216,18 +210,15 @@ class MMDiT(ModelMixin, ConfigMixin, PeftAdapterMixin):
             rotary: tables to use instead of the model's own.
             known: what has been computed before the loop instead of from `timestep` and `text`; see `prepared`.
         """
-        x = torch.cat([latents, *conditions.values()], dim=1)
-        if x.shape[1] != self.config.in_channels:
-            raise IncompatibleConditions(
-                f"the denoiser got {x.shape[1]} channels and expects {self.config.in_channels}",
-                "Every channel inlet must be wired; see data.wire.",
-            )
+        x = joined(latents, conditions.values(), self.config.in_channels)
         batch, _, frames = x.shape[:3]
         temb = self.time_embedding(timestep, latents.dtype) if known is None else known.temb[:batch]
         patches = self.proj(x.transpose(1, 2).flatten(0, 1))
         grid = (frames, *patches.shape[-2:])
         video = patches.flatten(2).transpose(1, 2).reshape(batch, -1, patches.shape[1])
         if rotary is None:
+            # The original computes tables outside the network, for 60 x 90 whatever the config says. Every release has
+            # that in its config; nano's own grid is in nano's.
             base = (
                 self.config.sample_height // self.config.patch_size,
                 self.config.sample_width // self.config.patch_size,

@@ -14,6 +14,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from easyanimate_core.data import Inlet, Inpainting, TextEmbedding
+from easyanimate_core.denoisers.inlets import check_channels, joined
 from easyanimate_core.denoisers.layers import LATENT_PIXELS, has_picture
 from easyanimate_core.denoisers.pixart.attention import Attention
 from easyanimate_core.denoisers.pixart.block import Block
@@ -178,14 +179,7 @@ class PixArt(ModelMixin, ConfigMixin, PeftAdapterMixin):
         Raises:
             CheckpointMismatch: the widths do not add up to the checkpoint's input channels, or it has no such inlet.
         """
-        wanted = self.config.in_channels - self.latent_channels
-        width = sum(inlet.width for inlet in inlets if inlet.kind == "channels")
-        if width != wanted:
-            raise CheckpointMismatch(
-                f"this checkpoint has {self.config.in_channels} input channels, so its inlets need "
-                f"{wanted} channels; the preset declares {width}",
-                "Choose the preset that belongs to the checkpoint (easyanimate presets list).",
-            )
+        check_channels(inlets, self.config.in_channels, self.latent_channels)
         known = {_IMAGE_TOKENS} if self.clip_projection is not None else set()
         for inlet in inlets:
             if inlet.kind != "channels" and inlet.name not in known:
@@ -217,12 +211,8 @@ class PixArt(ModelMixin, ConfigMixin, PeftAdapterMixin):
             image_mask: `(B, n_query)`, 1 for tokens of the picture that are attended; all of samples with a picture
                 when `None`.
         """
-        x = torch.cat([latents, *(value for name, value in conditions.items() if name != _IMAGE_TOKENS)], dim=1)
-        if x.shape[1] != self.config.in_channels:
-            raise IncompatibleConditions(
-                f"the denoiser got {x.shape[1]} channels and expects {self.config.in_channels}",
-                "Every channel inlet must be wired; see data.wire.",
-            )
+        channels = (value for name, value in conditions.items() if name != _IMAGE_TOKENS)
+        x = joined(latents, channels, self.config.in_channels)
         if size is None:
             pixels = [side * LATENT_PIXELS for side in latents.shape[-2:]]
             size = torch.tensor([pixels], dtype=torch.float32, device=latents.device).expand(latents.shape[0], -1)
