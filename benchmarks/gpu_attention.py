@@ -96,7 +96,7 @@ def main() -> None:
                 {"cell": str(cell), **measure(cell.tokens + TEXT, heads, given.head_dim, device, dtype, given.runs)}
             )
             print(f"{cell}: TFLOP/s {results[-1]['tflops']}  refused {sorted(results[-1]['refused'])}", flush=True)
-    save(f"gpu_attention-{given.head_dim}", {"ceilings": limits, "cells": results}, device, dry=given.tiny)
+            save(f"gpu_attention-{given.head_dim}", {"ceilings": limits, "cells": results}, device, dry=given.tiny)
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ def main() -> None:
                 break
             results.append(measure(ours, port, cell, device, dtype, given.runs))
             print(results[-1], flush=True)
-    save("gpu_vae", {"cells": results}, device, dry=given.tiny)
+            save("gpu_vae", {"cells": results}, device, dry=given.tiny)
 
 
 if __name__ == "__main__":
