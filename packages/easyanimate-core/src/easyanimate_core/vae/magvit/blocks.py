@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from easyanimate_core.kernels.group_norm_silu import group_norm_silu
 from easyanimate_core.vae.magvit.causal_conv import CausalConv3d, Downsampler, Upsampler
-from easyanimate_core.vae.magvit.passes import TimePass, rejoin
+from easyanimate_core.vae.magvit.passes import TimePass, rejoin, repeated
 
 __all__ = ["ClipGroupNorm", "DownBlock", "FrameGroupNorm", "Layout", "MidBlock", "UpBlock"]
 
@@ -55,10 +55,14 @@ class FrameGroupNorm(nn.GroupNorm):
 
 
 class _ResBlock(nn.Module):
-    """Norm with SiLU, convolution, twice, plus the input."""
+    """Norm with SiLU, convolution, twice, plus the input.
 
-    def __init__(self, channels: int, out_channels: int, layout: Layout) -> None:
+    With `repeats` every frame is first repeated, as the pass says. What looks at single frames then sees it once.
+    """
+
+    def __init__(self, channels: int, out_channels: int, layout: Layout, *, repeats: bool = False) -> None:
         super().__init__()
+        self.repeats = repeats
         self.norm1 = layout.norm(channels)
         self.conv1 = CausalConv3d(channels, out_channels)
         self.norm2 = layout.norm(out_channels)
@@ -66,11 +70,13 @@ class _ResBlock(nn.Module):
         self.shortcut = nn.Conv3d(channels, out_channels, 1) if channels != out_channels else nn.Identity()
 
     def forward(self, x: Tensor, time: TimePass) -> Tensor:
-        """`(B, C, T, H, W)` to `(B, C', T, H, W)`."""
-        y = self.conv1.over(self.norm1(x), time)
+        """`(B, C, T, H, W)` to `(B, C', T, H, W)`, or with `repeats` up to `2·T` frames."""
+        y = self.norm1(x)
+        y = time.convolve_repeated(self.conv1, y) if self.repeats else self.conv1.over(y, time)
         y = self.conv2.over(self.norm2(y), time)
-        out: Tensor = y + self.shortcut(x)
-        return out
+        x = self.shortcut(x)
+        y += time.stretch(self, x, repeated) if self.repeats else x
+        return y
 
 
 class _Attention(nn.Module):
@@ -149,15 +155,29 @@ class MidBlock(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """One residual block more than on the way down, then an upsampler unless it is the last stage."""
+    """One residual block more than on the way down, then an upsampler unless it is the last stage.
 
-    def __init__(self, channels: int, out_channels: int, layout: Layout, *, upsample: bool, temporal: bool) -> None:
+    Args:
+        channels: in.
+        out_channels: out.
+        layout: what all stages have in common.
+        upsample: height and width are doubled at the end.
+        lengthened: the stage before doubles time. Where norms look at single frames, its frames come once, and are
+            repeated here.
+        temporal: this stage does.
+    """
+
+    def __init__(
+        self, channels: int, out_channels: int, layout: Layout, *, upsample: bool, lengthened: bool, temporal: bool
+    ) -> None:
         super().__init__()
+        repeats = lengthened and layout.frame_norm
         self.convs = nn.ModuleList(
-            _ResBlock(channels if i == 0 else out_channels, out_channels, layout) for i in range(layout.layers + 1)
+            _ResBlock(channels if i == 0 else out_channels, out_channels, layout, repeats=repeats and i == 0)
+            for i in range(layout.layers + 1)
         )
-        smooth = not layout.frame_norm
-        self.upsampler = Upsampler(out_channels, temporal=temporal, smooth=smooth) if upsample else None
+        smooth = temporal and not layout.frame_norm
+        self.upsampler = Upsampler(out_channels, smooth=smooth) if upsample else None
 
     def forward(self, x: Tensor, time: TimePass) -> Tensor:
         """`(B, C, T, H, W)` to `(B, C', T', H', W')`."""

@@ -62,7 +62,14 @@ class Decoder(nn.Module):
         self.conv_in = CausalConv3d(in_channels, reverse[0])
         self.mid_block = MidBlock(reverse[0], layout)
         self.up_blocks = nn.ModuleList(
-            UpBlock(reverse[max(i - 1, 0)], width, layout, upsample=i < last, temporal=temporal[i])
+            UpBlock(
+                reverse[max(i - 1, 0)],
+                width,
+                layout,
+                upsample=i < last,
+                lengthened=i > 0 and temporal[i - 1],
+                temporal=temporal[i],
+            )
             for i, width in enumerate(reverse)
         )
         self.conv_norm_out = layout.norm(reverse[-1])

@@ -10,21 +10,35 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["CausalPass", "CentredPass", "TimePass", "rejoin"]
+__all__ = ["CausalPass", "CentredPass", "Sliding", "TimePass", "rejoin", "repeated"]
 
 # Pixels of a frame times frames that a stage of a streamed pass takes at once. More does not make the convolutions any
 # faster; it only makes their inputs larger.
 _AT_ONCE: Final = 1 << 16
 
 
+class Sliding(Protocol):
+    """A convolution with three taps along time. A pass decides on frames and taps; the layer itself knows of space."""
+
+    weight: Tensor
+    stride: tuple[int, ...]
+
+    def slide(self, frames: Tensor, kernel: Tensor, *, around: int = 0, biased: bool = True) -> Tensor:
+        """See `causal_conv.CausalConv3d.slide`."""
+        ...
+
+
 class TimePass(Protocol):
     """How layers treat time in one pass over one clip, or over a tile of it."""
 
-    def convolve(self, conv: nn.Conv3d, x: Tensor) -> Tensor:
-        """`(B, C, T, H, W)` to `(B, C', T / stride, H', W')` by a convolution with three taps along time."""
+    def convolve(self, conv: Sliding, x: Tensor) -> Tensor:
+        """`(B, C, T, H, W)` to `(B, C', T / stride, H', W')`."""
+        ...
+
+    def convolve_repeated(self, conv: Sliding, x: Tensor) -> Tensor:
+        """`(B, C, T, H, W)` to `(B, C', 2·T, H', W')`: as `convolve` after `stretch` by `repeated`, with stride 1."""
         ...
 
     def stretch(self, layer: nn.Module, x: Tensor, double: Callable[[Tensor], Tensor]) -> Tensor:
@@ -55,10 +69,10 @@ class CausalPass:
         self._lone_first = lone_first
         self._remember = remember
         self._split = remember and split
-        self._memory: dict[nn.Module, Tensor] = {}
+        self._memory: dict[Sliding, Tensor] = {}
         self._stretched: set[nn.Module] = set()
 
-    def convolve(self, conv: nn.Conv3d, x: Tensor) -> Tensor:
+    def convolve(self, conv: Sliding, x: Tensor) -> Tensor:
         """Continues with the frames that this layer saw last, or starts with copies of the first."""
         # With stride 2 the last window of a run ends on its last frame, so the next window needs one old frame.
         past = 2 if conv.stride[0] == 1 else 1
@@ -66,14 +80,29 @@ class CausalPass:
         if before is None and x.shape[2] == 1:
             if self._remember:
                 self._memory[conv] = x.expand(-1, -1, past, -1, -1)
-            # Three copies of one frame: the taps add up, which is a third of the work.
-            return _flat(conv, x, conv.weight.sum(2))
+            return _still(conv, x)
         joined = torch.cat([x[:, :, :1].expand(-1, -1, 2, -1, -1) if before is None else before, x], dim=2)
         del before
         if self._remember:
             # A copy: a view would keep all of `joined`.
             self._memory[conv] = joined[:, :, -past:].clone(memory_format=torch.preserve_format)
-        return F.conv3d(joined, conv.weight, conv.bias, conv.stride, (0, *_sides(conv)))
+        return conv.slide(joined, conv.weight)
+
+    def convolve_repeated(self, conv: Sliding, x: Tensor) -> Tensor:
+        """Half the work of `convolve`. Pairs `A A P P`: the second `P` is behind `A` and `P`, so two of the three taps
+        add up; the first `P` is behind `A` and `A`, which differs from that only under the middle tap."""
+        before = self._memory.pop(conv, None)
+        lone = self._lone_first and before is None
+        if self._remember:
+            self._memory[conv] = x[:, :, -1:].clone(memory_format=torch.preserve_format)
+        if lone and x.shape[2] == 1:
+            return _still(conv, x)
+        # Before the first frame are copies of it, which is a pair, too.
+        joined = torch.cat([x[:, :, :1] if before is None else before, x], dim=2)
+        first, middle, last = conv.weight.unbind(2)
+        made = repeated(conv.slide(joined, torch.stack([first, middle + last], dim=2)))
+        made[:, :, ::2] += conv.slide(joined[:, :, :-1] - x, middle[:, :, None], biased=False)
+        return made[:, :, 1:] if lone else made
 
     def stretch(self, layer: nn.Module, x: Tensor, double: Callable[[Tensor], Tensor]) -> Tensor:
         """All frames are doubled, except perhaps the first of the clip."""
@@ -98,12 +127,16 @@ class CentredPass:
     def __init__(self, *, lone: bool = False) -> None:
         self._lone = lone
 
-    def convolve(self, conv: nn.Conv3d, x: Tensor) -> Tensor:
+    def convolve(self, conv: Sliding, x: Tensor) -> Tensor:
         """As any convolution with padding."""
         if x.shape[2] == 1:
             # Zeros on both sides: only the middle tap counts.
-            return _flat(conv, x, conv.weight[:, :, 1])
-        return F.conv3d(x, conv.weight, conv.bias, conv.stride, (1, *_sides(conv)))
+            return conv.slide(x, conv.weight[:, :, 1:2])
+        return conv.slide(x, conv.weight, around=1)
+
+    def convolve_repeated(self, conv: Sliding, x: Tensor) -> Tensor:
+        """No release needs it, so nothing is saved."""
+        return self.convolve(conv, x if self._lone else repeated(x))
 
     def stretch(self, layer: nn.Module, x: Tensor, double: Callable[[Tensor], Tensor]) -> Tensor:
         """All frames are doubled, or none."""
@@ -119,11 +152,11 @@ def rejoin(pieces: Sequence[Tensor]) -> Tensor:
     return pieces[0] if len(pieces) == 1 else torch.cat(list(pieces), dim=2)
 
 
-def _sides(conv: nn.Conv3d) -> tuple[int, int]:
-    """Zeros around each frame."""
-    return int(conv.padding[1]), int(conv.padding[2])
+def _still(conv: Sliding, x: Tensor) -> Tensor:
+    """One frame behind copies of it: the taps add up, which is a third of the work."""
+    return conv.slide(x, conv.weight.sum(2, keepdim=True))
 
 
-def _flat(conv: nn.Conv3d, x: Tensor, weight: Tensor) -> Tensor:
-    """One frame `(B, C, 1, H, W)` by a two-dimensional kernel."""
-    return F.conv2d(x[:, :, 0], weight, conv.bias, conv.stride[1:], _sides(conv))[:, :, None]
+def repeated(x: Tensor) -> Tensor:
+    """Every frame of `(B, C, T, H, W)` twice."""
+    return x.repeat_interleave(2, dim=2)
