@@ -97,7 +97,7 @@ def main() -> None:
         rows = []
         for cell in CELLS:
             geometry = Geometry(*cell)
-            work = work_of(model, geometry, 25, guided=True, length=preset.text_length, dtype=torch.bfloat16)
+            work = work_of(model, geometry, 25, guided=True, dtype=torch.bfloat16)
             rows.append(row(model, work, geometry))
         print(f"\n{name}: one step with guidance, both halves as one batch, bfloat16")
         table(rows)

@@ -2,7 +2,8 @@
 
 `python benchmarks/gpu_memory.py [--size 12b] [--minutes 9] [--tiny]`. One card stands for smaller ones: torch is not
 let beyond the budget, so what does not fit fails here too. The link and the rate stay those of this card, which the
-result names. `--tiny` is a dry run on a CPU.
+result names. How much weights may have of a budget, and whether the halves of guidance take turns, is what the planner
+says; what it foresees stands beside what was measured. `--tiny` is a dry run on a CPU.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,26 +21,50 @@ from measuring import CELLS, TINY_CELLS, Cell, save, seconds
 from models import embedding, inputs, ours
 
 from easyanimate_core.denoisers.mmdit import MMDiT
+from easyanimate_core.engine.planner import find_device, plan_run
+from easyanimate_core.engine.planner.choose import Counted
 from easyanimate_core.errors import EasyAnimateError
 from easyanimate_core.events import SILENT, CancelToken
 from easyanimate_core.interfaces import OffloadStrategy, Toolbox
 from easyanimate_core.kernels.attention.auto import Auto
 from easyanimate_core.plugins import active
+from easyanimate_core.presets import find_preset
+from easyanimate_core.request import GenerationRequest
 from easyanimate_core.samplers.catalog import Flow
 from easyanimate_core.slots import OFFLOAD
 
 BUDGETS_GIB = (8, 16, 24)
-_WORKSPACE = 2.5
+GIB = 2**30
 
 
 class NoVAE:
     """Stands where a toolbox has its VAE; only the transformer is measured."""
 
 
-def strategies(budget: float) -> dict[str, dict[str, Any]]:
-    """Names and options; the stream keeps as many blocks as the budget leaves room for."""
-    rest = max(budget - _WORKSPACE, 1.0)
-    return {"stream": {"budget": f"{rest:.2f}GiB"}, "group": {}, "sequential": {}}
+@dataclass(frozen=True)
+class Foreseen:
+    """What the planner says of a cell under a budget: bytes for weights, two passes, GiB while denoising."""
+
+    weights: int
+    apart: bool
+    peak_gib: float
+
+
+def foreseen(size: str, cells: tuple[Cell, ...], budget: int, device: str) -> dict[Cell, Foreseen]:
+    """By cell that fits; for a dry run, numbers that try everything."""
+    if size == "tiny":
+        return {cell: Foreseen(1 << 16, apart=True, peak_gib=0.0) for cell in cells}
+    preset, place = find_preset(f"v5.1-{size}"), find_device(device)
+    counted, found = Counted(preset, None, torch.bfloat16), {}
+    for cell in cells:
+        request = GenerationRequest(
+            prompt="a", model=preset.name, size=f"{cell.height}x{cell.width}", frames=cell.frames, seed=0,
+            offload={"name": "stream", "source": "ram"}, vram_budget=f"{budget}GiB",
+        )  # fmt: skip
+        plan = plan_run(preset.complete(request), preset, place, counted=counted)
+        if (taken := plan.chosen) is not None:
+            found[cell] = Foreseen(taken.offload.given["budget"], taken.apart, taken.stages["denoise"] / GIB)
+    return found
 
 
 def toolbox(model: MMDiT, strategy: OffloadStrategy, device: str, dtype: torch.dtype) -> Toolbox:
@@ -75,29 +101,37 @@ def timed(run: Callable[[], object], device: str, runs: int) -> tuple[float, flo
 
 
 def measure(
-    model: MMDiT, name: str, options: dict[str, Any], budget: float | None, cells: tuple[Cell, ...], given: Any
+    model: MMDiT,
+    name: str,
+    options: dict[str, Any],
+    budget: float | None,
+    cells: Mapping[Cell, Foreseen | None],
+    given: Any,
 ) -> list[dict[str, Any]]:
-    found = []
+    found: list[dict[str, Any]] = []
     with within(budget, given.device):
         strategy = active().registries[OFFLOAD].create(name, options)
         strategy.attach(toolbox(model, strategy, given.device, given.dtype), torch.device(given.device))
         try:
-            for cell in cells:
+            for cell, said in cells.items():
                 if time.time() > given.until:
                     break
-                found.append({"cell": str(cell), **_cell(model, strategy, cell, given)})
+                apart = said is not None and said.apart
+                told = {} if said is None else {"apart": apart, "foreseen_gib": round(said.peak_gib, 2)}
+                found.append({"cell": str(cell), **told, **_cell(model, strategy, cell, given, apart=apart)})
                 print(f"{name} {budget or ''} {found[-1]}", flush=True)
         finally:
             strategy.detach()
     return found
 
 
-def _cell(model: MMDiT, strategy: OffloadStrategy, cell: Cell, given: Any) -> dict[str, Any]:
+def _cell(model: MMDiT, strategy: OffloadStrategy, cell: Cell, given: Any, *, apart: bool) -> dict[str, Any]:
     latents, timestep, text = inputs(given.size, cell, given.device, given.dtype)
-    told = embedding(text)
+    batches = (slice(0, 1), slice(1, 2)) if apart else (slice(None),)
 
-    def step() -> torch.Tensor:
-        return model.head(model.trunk(model.embed(latents, timestep, told, {})))
+    def step() -> list[torch.Tensor]:
+        whole = [(latents[part], timestep[part], embedding(text[part])) for part in batches]
+        return [model.head(model.trunk(model.embed(x, when, told, {}))) for x, when, told in whole]
 
     try:
         with strategy.using("denoiser"):
@@ -119,19 +153,24 @@ def main() -> None:
     cells = TINY_CELLS[:1] if given.tiny else CELLS
     results: list[dict[str, Any]] = []
     with torch.no_grad():
-        model = ours(given.size, "cpu", given.dtype)
+        model = ours(given.size, given.device, given.dtype).to("cpu")
         model.set_attention(Auto())
         results.append(
-            {"strategy": "resident", "budget_gib": None, "cells": measure(model, "resident", {}, None, cells, given)}
+            {
+                "strategy": "resident",
+                "budget_gib": None,
+                "cells": measure(model, "resident", {}, None, dict.fromkeys(cells), given),
+            }
         )
-        model.to("cpu")
-        known = active().registries[OFFLOAD]
         for budget in BUDGETS_GIB:
-            for name, options in strategies(budget).items():
-                # The slow ones are there for one comparison: the smallest two sizes at the smallest budget.
-                some = cells if name == "stream" else cells[:2]
-                if name not in known or (name != "stream" and budget != BUDGETS_GIB[0]):
-                    continue
+            said = foreseen(given.size, cells, budget, given.device)
+            # One placement for all sizes: that of the one which leaves weights least.
+            stream = {"budget": min(one.weights for one in said.values())}
+            # The slow ones are there for one comparison: the smallest two sizes at the smallest budget.
+            few = {cell: one for cell, one in said.items() if cell in cells[:2]}
+            slow = {"group": {}, "sequential": {}} if budget == BUDGETS_GIB[0] else {}
+            for name, options in {"stream": stream, **slow}.items():
+                some = said if name == "stream" else few
                 found = measure(model, name, options, float(budget), some, given)
                 results.append({"strategy": name, "options": options, "budget_gib": budget, "cells": found})
     resident = {c["cell"]: c.get("seconds") for c in results[0]["cells"]}

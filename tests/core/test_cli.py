@@ -140,7 +140,7 @@ class TestGenerateHelp:
             ("--seed", "INTEGER", "0…2⁶³−1"),
             ("--videos-per-prompt", "INTEGER", "1…64"),
             ("--scale", "TIMES", "1…16"),
-            ("--sampler", "NAME|JSON", "Installed: euler, euler-a, dpm++, pndm, ddim, flow"),
+            ("--sampler", "NAME|JSON", "Installed: euler, euler-a, dpm++, pndm, ddim, lcm, flow"),
         ],
     )
     def test_unit_range_and_default(self, text: str, option: str, unit: str, span: str) -> None:
@@ -352,6 +352,7 @@ class TestListings:
         assert {f["area"] for f in findings} == {
             "versions",
             "devices",
+            "memory",
             "attention",
             "kernels",
             "media",

@@ -62,6 +62,10 @@ CASES: dict[str, list[dict[str, Any]]] = {
     "text_encoders/qwen2-vl": [{"config": TEXT_ENCODER_CONFIG}],
     "text_encoders/t5": [tokenizer(texts.write_t5_tokenizer, {**texts.T5_CONFIG, "model_type": "t5"})],
     "text_encoders/bert": [tokenizer(texts.write_bert_tokenizer, dict(texts.BERT_CONFIG))],
+    "image_encoders/clip": [
+        {"config": texts.CLIP_CONFIG},
+        {"config": texts.CLIP_CONFIG, "processor": {"size": {"shortest_edge": 16}, "crop_size": {"height": 12}}},
+    ],
     "denoisers/mmdit": [
         {"config": TRANSFORMER_CONFIG},
         {"config": {**TRANSFORMER_CONFIG, "in_channels": 33}, "inlets": INPAINTING},

@@ -20,7 +20,9 @@ from easyanimate_core.data import Condition, Inlet, State, wire
 from easyanimate_core.errors import CheckpointMismatch, IncompatibleConditions, InvalidRequest
 from easyanimate_core.interfaces import Toolbox
 from easyanimate_core.media.read import read_image, read_video
-from easyanimate_core.pipeline import load
+from easyanimate_core.offload.blocks import parts_of
+from easyanimate_core.offload.pack import tensors_of
+from easyanimate_core.pipeline import Pipeline, load
 from easyanimate_core.pipeline.denoise import Denoise
 from easyanimate_core.pipeline.fit import whole_frames
 from easyanimate_core.presets import find_preset
@@ -99,7 +101,7 @@ def motion(model: str, home: Path) -> dict[str, Any]:
     return {"motion_path": home / "easyanimate_v1_mm.safetensors"} if model == "v1" else {}
 
 
-@pytest.mark.feature("C034", "C037", "C040", "C041", "C057")
+@pytest.mark.feature("C034", "C037", "C038", "C040", "C041", "C057")
 @pytest.mark.parametrize("model", WRITERS)
 def test_words_to_a_video_or_a_picture(model: str, home: Path) -> None:
     frames = generated(model, home)
@@ -238,6 +240,38 @@ def test_a_lora_with_weights_elsewhere_gives_what_it_gives_with_all_of_them_here
     here = generated(model, home, *lora, "--offload", "resident")
     assert not np.array_equal(here, generated(model, home))
     assert np.array_equal(generated(model, home, *lora, "--offload", place), here)
+
+
+@pytest.mark.feature("C053")
+@pytest.mark.parametrize("model", ["v1", "v2-512", "v3-512", "v4-inp"])
+def test_step_caches_look_into_the_denoisers_of_all_generations(model: str, home: Path) -> None:
+    size, frames = SIZES.get(model, ("128x128", 9))
+    asked: dict[str, Any] = {"prompt": PROMPT, "size": size, "frames": frames, "steps": 4, "seed": 3}
+    pipe = load(model, weights=weights_of(model, home), **motion(model, home))
+
+    def latents(pipe: Pipeline, *caches: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
+        request = pipe.complete(**asked, step_caches=caches)
+        plan = pipe.plan(request)
+        plan.drop("decode")
+        state = pipe.walk(request, plan)
+        assert state.latents is not None
+        return state.latents, {name: made["skipped"] for name, made in state.notes.get("step_caches", {}).items()}
+
+    plain, _ = latents(pipe)
+    streamed = load(model, weights=weights_of(model, home), **motion(model, home), offload="stream")
+    for name, said in (("first-block", {}), ("teacache", {"coefficients": [1.0, 0.0]})):
+        exact = {"name": name, "threshold": 0.0, **said}
+        assert torch.equal(latents(pipe, exact)[0], plain)
+        assert torch.equal(latents(streamed, exact)[0], plain)
+        skipping, skipped = latents(pipe, {**exact, "threshold": 10.0})
+        assert skipped == {name: [1, 2]}
+        assert not torch.equal(skipping, plain)
+    with pytest.raises(InvalidRequest, match=f"no coefficients of 'teacache' for the model '{model}'") as refused:
+        pipe.complete(**asked, step_caches=["teacache"])
+    assert "known for: v5.1-7b" in refused.value.hint
+    denoiser: Any = pipe.prepare().denoiser
+    steady = {id(tensor) for tensor in tensors_of(*denoiser.steady_modules())}
+    assert steady <= {id(tensor) for tensor in parts_of(denoiser).rest}, "what is looked at does not come and go"
 
 
 def test_a_picture_is_shown_from_six_tenths_of_any_number_of_steps_on() -> None:

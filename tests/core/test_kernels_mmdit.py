@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
+from diffusers.models.attention import FeedForward
 from torch import Tensor
 
+from easyanimate_core import load
 from easyanimate_core.data import TextEmbedding
-from easyanimate_core.denoisers.mmdit import MMDiT
+from easyanimate_core.denoisers.mmdit import MMDiT, MMDiTTokens, fused, products
+from easyanimate_core.denoisers.mmdit.block import Step
+from easyanimate_core.engine.planner.counting import Counts, count
 from easyanimate_core.events import Event, EventBus, Notice
 from easyanimate_core.interfaces import PreparesSteps, UsesAttention
+from easyanimate_core.kernels import use
 from easyanimate_core.kernels.attention.backends import TritonAttention
 from easyanimate_core.kernels.attention.reference import Sdpa
+from easyanimate_core.pipeline.cancelling import cancellable
 from easyanimate_core.pipeline.halves import Halves
 from easyanimate_core.stepping import DenoiserCall
+from easyanimate_core.storage.linear import keep_narrow, replace_linears
+from easyanimate_core.testing.tiny import write_checkpoint
 
 
 def stirred(mmdit_layers: int = 2) -> MMDiT:
@@ -70,8 +81,8 @@ def test_the_text_of_the_last_block_is_left_out_and_nobody_notices(mmdit_layers:
     model = stirred(mmdit_layers)
     block = model.transformer_blocks[-1]
     tokens = model.embed(torch.randn(1, 16, 2, 4, 6), torch.tensor([500.0]), text(1), {})
-    given = (tokens.video, tokens.text, tokens.temb, *tokens.rotary)
-    (video, new), (same, kept) = block(*given), block(*given, None, False)
+    given, step = [tokens.video, tokens.text], Step(tokens.temb, *tokens.rotary)
+    (video, new), (same, kept) = block(given, step), block(given, step._replace(text_out=False))
     assert torch.equal(video, same)
     assert torch.equal(kept, tokens.text)
     assert not torch.equal(new, tokens.text)
@@ -97,6 +108,150 @@ def test_a_backend_that_can_use_the_bound_is_told() -> None:
     assert bounds == [block.logit_bound() for block in model.transformer_blocks]
     model.set_attention(Sdpa())
     assert all(isinstance(block.backend, Sdpa) for block in model.transformer_blocks)
+
+
+# --- what a GPU gets ------------------------------------------------------------------------------------
+
+
+def through(model: MMDiT, tokens: MMDiTTokens, *, together: bool) -> list[Tensor]:
+    """All blocks, as modules one after the other or as a GPU would get them, with the definitions of its kernels."""
+    last = len(model.transformer_blocks) - 1
+    streams = [tokens.video, tokens.text]
+    streams = fused.joined(streams) if together else streams
+    for index, block in enumerate(model.transformer_blocks):
+        streams = block(streams, Step(tokens.temb, *tokens.rotary, text_out=index < last, fused=together))
+    return fused.parted(streams, 0) if together else streams
+
+
+def embedded(model: MMDiT, batch: int = 2, height: int = 6) -> MMDiTTokens:
+    latents = torch.randn(batch, 16, 2, height, 8)
+    return model.embed(latents, torch.full((batch,), 500.0), text(batch), {})
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("mmdit_layers", [3, 1, 0])
+def test_what_a_gpu_gets_is_the_same_function(mmdit_layers: int) -> None:
+    model = stirred(mmdit_layers)
+    assert all(map(fused.fusable, model.blocks))
+    tokens = embedded(model)
+    want, got = (through(model, tokens, together=together)[0] for together in (False, True))
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_both_streams_come_back_after_any_block() -> None:
+    model = stirred()
+    tokens, block = embedded(model), model.transformer_blocks[0]
+    step = Step(tokens.temb, *tokens.rotary)
+    apart = block([tokens.video, tokens.text], step)
+    waiting = block(fused.joined([tokens.video, tokens.text]), step._replace(fused=True))
+    for got, want in zip(fused.parted(waiting, tokens.text.shape[1]), apart, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn, None], ids=str)
+def test_many_tokens_are_fed_in_parts_whatever_weights_are_kept_as(dtype: torch.dtype | None) -> None:
+    model = stirred()
+    if dtype is not None:
+        replace_linears(model.transformer_blocks, dtype)
+    tokens = embedded(model, batch=4, height=512)
+    assert tokens.video.shape[:2].numel() == 8192
+    want, got = (through(model, tokens, together=together)[0] for together in (False, True))
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_who_wraps_a_layer_sees_it_called() -> None:
+    """Adapters and offload strategies do; if this fails, a LoRA has no effect on a GPU."""
+    model = stirred()
+    tokens, called = embedded(model), set()
+    layers = [m for m in model.transformer_blocks.modules() if isinstance(m, torch.nn.Linear)]
+    plain = through(model, tokens, together=True)[0]
+    for layer in layers:
+        layer.register_forward_hook(lambda module, given, made: (called.add(id(module)), made + 0.01)[1])
+    want, got = (through(model, tokens, together=together)[0] for together in (False, True))
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(got, plain, atol=1e-3)
+    assert called == {id(layer) for layer in layers}
+
+
+def test_a_norm_that_somebody_wrapped_is_called() -> None:
+    model = stirred()
+    keep_narrow(model.blocks[1].attn1.norm_q, torch.float8_e4m3fn)
+    assert [fused.fusable(block) for block in model.blocks] == [True, False, True]
+
+
+def test_a_run_that_can_be_cancelled_wraps_nothing_inside_of_blocks(tmp_path: Path) -> None:
+    toolbox = load("nano", weights=write_checkpoint(tmp_path / "tiny", max_length=32)).prepare()
+    model: Any = toolbox.denoiser
+    with cancellable(toolbox):
+        for block in model.blocks:
+            assert products.wrapped(block)
+            assert not any(products.wrapped(part) for part in block.modules() if part is not block)
+
+
+# --- what a CPU gets ------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_products_on_a_cpu_are_those_of_the_layers() -> None:
+    """Odd sizes, slices of other tensors. With `reference` they are the layers' own, bit by bit."""
+    for rows, width in ((1, 3), (70, 33), (300, 192)):
+        feed = FeedForward(width, activation_fn="gelu-approximate", final_dropout=True).eval()
+        x = torch.randn(2, rows + 5, width)[:, 5:]
+        layer = torch.nn.Linear(width, width)
+        for got, want in ((products.linear(layer, x), layer(x)), (products.feed_forward(feed, x), feed(x))):
+            torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+        with use("reference"):
+            assert torch.equal(products.linear(layer, x), layer(x))
+            assert torch.equal(products.feed_forward(feed, x), feed(x))
+
+
+def test_where_gradients_are_wanted_layers_are_called() -> None:
+    layer, x = torch.nn.Linear(4, 4), torch.randn(2, 4)
+    assert products.linear(layer, x).requires_grad
+    called: list[str] = []
+    layer.register_forward_hook(lambda *_: called.append("here"))
+    with torch.no_grad():
+        products.linear(layer, x)
+    assert called == ["here"]
+
+
+def counted(layers: int, stored: torch.dtype | None = None) -> tuple[Counts, int]:
+    """What a guided step of V5.1 12B takes at 384x672, 49 frames, and bytes of the video tokens."""
+    sizes = {"num_attention_heads": 48, "num_layers": layers, "text_embed_dim": 3584, "text_embed_dim_t5": None}
+    with torch.device("meta"):
+        model = torch.nn.Module.to(MMDiT(**sizes, add_norm_text_encoder=True), torch.bfloat16).eval()
+        latents = torch.empty(2, 16, 13, 48, 84, dtype=torch.bfloat16)
+        states = torch.empty(2, 256, 3584, dtype=torch.bfloat16)
+        given = (TextEmbedding(states, torch.ones(2, 256, dtype=torch.long)),)
+        times = torch.empty(2, dtype=torch.bfloat16)
+    if stored is not None:
+        replace_linears(model, stored)
+    (step,) = model.prepared(times[:1], given, torch.bfloat16) or ()
+    tokens = [step.embed(latents, times, given, {})]
+    unit = tokens[0].video.numel() * 2
+    return count(lambda: step.trunk(tokens.pop()), model, fused=True), unit
+
+
+@pytest.mark.feature("C064")
+@torch.no_grad()
+def test_a_layer_is_few_kernels_little_traffic_and_little_memory() -> None:
+    (many, unit), (few, _) = counted(4), counted(2)
+    kernels, products = (many.kernels - few.kernels) / 2, (many.products - few.products) / 2
+    assert (kernels, products) == (19, 15)
+    assert (many.moved - few.moved) / 2 <= 12.5 * unit
+    assert many.peak <= 5.2 * unit
+
+
+@torch.no_grad()
+def test_weights_of_one_byte_are_widened_in_few_passes() -> None:
+    """Twice per weight: to the type, then by its scale. The kernels stay; nothing falls back to plain operations."""
+    (many, unit), (few, _) = counted(4, torch.float8_e4m3fn), counted(2, torch.float8_e4m3fn)
+    assert (many.kernels - few.kernels) / 2 == 37
+    assert (many.moved - few.moved) / 2 <= 18 * unit
+    assert many.peak <= 5.4 * unit
 
 
 class Small(MMDiT):

@@ -76,10 +76,26 @@ def test_what_it_tells(generate: Generate, weights: Path) -> None:
     )
     assert first.ran.device == "cpu"
     assert first.ran.offload == "easyanimate-core:resident", "what 'auto' was"
+    assert first.ran.placement == {"tiled": False, "apart": False}
     assert first.determinism == "exact"
     assert {"torch", "easyanimate-core", "python"} <= first.versions.keys()
     assert {"denoise", "decode", "total"} <= first.seconds.keys()
     assert GenerationRequest.model_validate(first.request).steps == 2
+
+
+@pytest.mark.feature("C047", "C062")
+def test_it_tells_how_weights_were_placed(generate: Generate, engine: Engine) -> None:
+    offload = {"name": "stream", "budget": "200KiB", "source": "disk"}
+    (made,) = generate(offload=offload, storage="float8")
+    assert made.manifest is not None
+    ran = made.manifest.ran
+    assert ran.offload == {"name": "easyanimate-core:stream", "budget": 204800, "slots": 2, "source": "disk"}
+    assert isinstance(ran.storage, dict)
+    assert ran.storage["name"] == "easyanimate-core:float8"
+    assert ran.storage["scaled"] is True
+    stay, blocks = ran.placement["staying"]["denoiser"]
+    assert 0 <= stay <= blocks == 2
+    assert replay(read_manifest(made.path), engine).identical
 
 
 @pytest.mark.feature("C062")

@@ -11,6 +11,7 @@ from tests.golden import Call, Case, assert_close, load_case
 
 from easyanimate_core.data import Inlet
 from easyanimate_core.denoisers.mmdit import MMDiT
+from easyanimate_core.denoisers.mmdit.block import Step
 from easyanimate_core.denoisers.rotary import crop_region, rotary_2d, rotary_3d
 from easyanimate_core.errors import CheckpointMismatch, IncompatibleConditions
 
@@ -151,11 +152,6 @@ def test_a_forgotten_condition_is_an_error() -> None:
         MMDiT(**TINY, in_channels=33)(torch.randn(1, 16, 1, 4, 4), torch.tensor([1.0]), torch.randn(1, 3, 24))
 
 
-def test_features_that_no_release_uses_are_refused() -> None:
-    with pytest.raises(CheckpointMismatch, match="swa_layers"):
-        MMDiT(**TINY, swa_layers=(0,))
-
-
 @pytest.mark.feature("C005")
 def test_two_text_encoders_are_joined() -> None:
     model = MMDiT(**{**TINY, "add_norm_text_encoder": False, "text_embed_dim_t5": 20})
@@ -228,7 +224,7 @@ def test_shared_blocks_project_the_text_too() -> None:
     video, text, temb = torch.randn(1, 6, 32), torch.randn(1, 3, 32), torch.randn(1, 32)
     cos, sin = rotary_3d(16, (1, 2, 3))
     with torch.no_grad():
-        before = block(video, text, temb, cos, sin)[1]
+        before = block([video, text], Step(temb, cos, sin))[1]
         block.attn1.to_out[0].bias += 1.0
-        after = block(video, text, temb, cos, sin)[1]
+        after = block([video, text], Step(temb, cos, sin))[1]
     assert not torch.allclose(before, after)

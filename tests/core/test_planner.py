@@ -12,14 +12,20 @@ import torch
 from torch import nn
 
 from easyanimate_core.cli.main import run as easyanimate
+from easyanimate_core.data import Geometry
+from easyanimate_core.denoisers.mmdit import MMDiT
 from easyanimate_core.engine.planner import RunPlan, find_device, plan_run
 from easyanimate_core.engine.planner.choose import Counted
 from easyanimate_core.engine.planner.counting import count
-from easyanimate_core.engine.planner.sketch import sketch
+from easyanimate_core.engine.planner.predict import work_of
+from easyanimate_core.engine.planner.releases import Configs
+from easyanimate_core.engine.planner.sketch import folder_of, sketch
 from easyanimate_core.errors import InvalidRequest, OutOfMemory
 from easyanimate_core.events import EventBus, Notice
 from easyanimate_core.pipeline import load
-from easyanimate_core.presets import find_preset
+from easyanimate_core.plugins import Host, hookimpl, using
+from easyanimate_core.presets import all_presets, find_preset
+from easyanimate_core.registry import Registrar
 from easyanimate_core.request import GenerationRequest
 from easyanimate_core.schema import Choice
 from easyanimate_core.sizes import GIB, parse_bytes, written_bytes
@@ -28,6 +34,7 @@ from easyanimate_core.storage.native import Native
 from easyanimate_core.testing import write_checkpoint
 from recorder import Recorder
 
+V3_CELLS = ("384x672x72", "384x672x144", "576x1008x72", "576x1008x144", "720x1280x72", "720x1280x144")
 CELLS = ("384x672x25", "384x672x49", "576x1008x25", "576x1008x49", "768x1344x25", "768x1344x49")
 # Which memory mode of the original runs which cell: Model, Qfloat8, Sequential, none. From its documentation.
 TABLE = {
@@ -37,6 +44,9 @@ TABLE = {
     ("v5.1-7b", "16GB"): "QQSS--",
     ("v5.1-7b", "24GB"): "MMMQQ-",
     ("v5.1-7b", "40GB"): "MMMMMM",
+    # Its low-memory mode was sequential offload.
+    ("v3-960", "12GB"): "SSSS--",
+    ("v3-960", "24GB"): "MMMMM-",
 }
 # Seconds per step of V5.1-12B, from the same page.
 MEASURED = {"a100": (1.75, 3.7, 4.7, 11.4, 10.6, 28.3), "a10": (4.8, 9.6, 12.7, 29.8)}
@@ -162,11 +172,14 @@ def test_predicted_seconds_hold_what_the_original_measured(device: str) -> None:
         ("v5.1-12b", "24GB", 5),
         ("v5.1-12b", "40GB", 5),
         ("v5.1-7b", "24GB", 1),
+        ("v3-960", "12GB", 3),
+        ("v3-960", "24GB", 4),
+        ("v3-960", "24GB", 5),
     ],
 )
 def test_what_ran_on_a_card_runs_there_and_more(model: str, memory: str, at: int) -> None:
-    """A few cells; `benchmarks/counts.py` prints them all."""
-    cell, mode = CELLS[at], TABLE[model, memory][at]
+    """A few cells; `benchmarks/memory_table.py` prints them all."""
+    cell, mode = (V3_CELLS if model == "v3-960" else CELLS)[at], TABLE[model, memory][at]
     auto = planned(model, cell, memory)
     assert auto.chosen is not None, f"{cell}: {[other.short for other in auto.others]}"
     assert auto.chosen.exact
@@ -195,11 +208,118 @@ def test_a_budget_is_kept() -> None:
     assert bound.chosen.offload.name == "stream"
 
 
+@pytest.mark.feature("C053", "C064")
+def test_what_step_caches_keep_is_foreseen() -> None:
+    preset, device = find_preset("v5.1-12b"), find_device("h100")
+
+    def denoising(*caches: Any) -> float:
+        request = asked("v5.1-12b", CELLS[1], step_caches=caches, offload="resident")
+        found = plan_run(request, preset, device, counted=counted("v5.1-12b")).taken().stages["denoise"]
+        return found
+
+    tokens = 2 * 13_104 * 3072 * 2  # both halves, bfloat16
+    for kept, times in (("teacache", 2), ({"name": "teacache", "every": 8}, 1.125), ("first-block", 2)):
+        assert denoising(kept) - denoising() == pytest.approx(1.1 * times * tokens, rel=0.01)
+    assert denoising("easycache") == denoising()
+
+
 def test_what_does_not_fit_is_refused_with_a_reason() -> None:
     plan = planned("v5.1-12b", CELLS[5], "h100", budget="1GiB")
     assert plan.chosen is None
     with pytest.raises(OutOfMemory, match=r"does not fit: '\w+' needs .* GiB of 1\.00 GiB on 'h100'"):
         plan.taken()
+
+
+PUBLISHED = {
+    "v1": 1_429_029_536,
+    "v2-512": 1_446_296_864,
+    "v3-960": 1_538_364_704,
+    "v4-inp": 1_954_844_704,
+    "v5-7b-inp": 6_813_097_536,
+    "v5-12b-inp": 11_797_692_480,
+    "v5.1-7b-inp": 6_814_670_912,
+    "v5.1-12b-inp": 11_799_265_856,
+}
+"""Parameters of the denoisers, as the releases have them; of V2 and V4 as their geometry gives them."""
+
+
+@pytest.mark.feature("C064")
+@pytest.mark.parametrize("model", [*PUBLISHED, "v1-image", "v5.1-nano-inp"])
+def test_models_are_known_without_their_weights(model: str) -> None:
+    preset = find_preset(model)
+    made = sketch(preset, folder_of(preset, None), torch.bfloat16, Native())
+    roles = ["text", "text_2"][: len(preset.components.text_encoders)]
+    roles += ["image"] if preset.components.image_encoder else []
+    assert list(made.modules) == [*roles, "denoiser", "vae"]
+    if preset.bundled is None:
+        motion = sum(extra.disk_gb or 0 for extra in preset.extras if extra.kind == "motion-module")
+        stored = made.loading / 1e9  # in two bytes each; some releases keep four
+        assert 0.45 * preset.disk_gb < stored < 1.1 * (preset.disk_gb + motion)
+    if model in PUBLISHED:
+        assert sum(p.numel() for p in made.modules["denoiser"].parameters()) == PUBLISHED[model]
+
+
+@pytest.mark.feature("C064")
+def test_every_preset_is_one_of_them() -> None:
+    for preset in all_presets():
+        configs = Configs(preset, folder_of(preset, None))
+        assert preset.in_channels in (None, configs.denoiser()["in_channels"])
+
+
+@pytest.mark.feature("C064")
+@pytest.mark.parametrize("model", ["v5.1-nano-camera", "v1-image", "v2-512", "v3-960", "v4-inp", "v5-7b-inp"])
+def test_every_generation_is_planned(model: str) -> None:
+    preset = find_preset(model)
+    request = preset.complete(GenerationRequest(prompt="a", model=model, seed=1))
+    found = plan_run(request, preset, find_device("24GB")).chosen
+    assert found is not None
+    assert 0 < found.vram.low <= found.vram.high < 24e9
+    assert 0 < found.step.low < found.step.high
+
+
+def test_a_model_that_no_release_is_like_has_to_be_at_hand() -> None:
+    own = find_preset("v5.1-7b").model_copy(update={"name": "mine"})
+    with pytest.raises(InvalidRequest, match="how large 'mine' is can only be read from its checkpoint"):
+        sketch(own, None, torch.bfloat16, Native())
+
+
+class Foreign(MMDiT):
+    """A third party's denoiser that looks at numbers."""
+
+    def trunk(self, tokens: Any) -> Any:
+        return tokens if float(tokens.video.sum()) > 0 else super().trunk(tokens)
+
+
+class ForeignPlugin:
+    @hookimpl
+    def easyanimate_register(self, registrar: Registrar) -> None:
+        registrar.add("denoisers", "foreign", f"{__name__}:Foreign", summary="looks at numbers")
+
+
+def test_a_model_of_someone_else_that_cannot_be_counted_stays_on_the_device(tmp_path: Path) -> None:
+    weights = write_checkpoint(tmp_path / "tiny", max_length=32)
+    heard = Recorder()
+    with using(Host(discover=False, plugins={"easyanimate-foreign": ForeignPlugin()})):
+        preset = find_preset("nano")
+        foreign = preset.components.model_copy(update={"denoiser": "foreign"})
+        pipe = load(preset.model_copy(update={"name": "own", "components": foreign}), weights=weights)
+        pipe.settle(pipe.complete(prompt="a", frames=5, size="32x48", vram_budget="1GiB"), EventBus(heard))
+    assert pipe.assembly.offload.name == "resident"
+    (said,) = [event for event in heard if isinstance(event, Notice)]
+    assert said.level == "warning"
+    assert said.message.startswith("the planner cannot count 'Foreign', which does not run without weights: ")
+    assert said.message.endswith("weights stay on the device")
+
+
+def test_a_fault_of_ours_is_not_taken_for_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a fault")
+
+    preset = find_preset("nano")
+    made = sketch(preset, folder_of(preset, None), torch.float32, Native())
+    monkeypatch.setattr(made.modules["denoiser"], "trunk", broken)
+    with pytest.raises(RuntimeError, match=r"^a fault$"):
+        work_of(made, Geometry(32, 32, 5, 1), 1, guided=False, dtype=torch.float32)
 
 
 # --- measured -----------------------------------------------------------------------------------------
@@ -279,6 +399,16 @@ def test_auto_asks_the_planner_for_a_budget_and_says_so(tmp_path: Path) -> None:
     assert strategy.held()[1] < 4 << 20
     with pytest.raises(OutOfMemory, match="does not fit"):
         pipe(**said, vram_budget="1KiB")
+
+
+def test_a_budget_is_kept_or_refused_for_a_placement_that_is_named(tmp_path: Path) -> None:
+    weights = write_checkpoint(tmp_path / "tiny", max_length=32)
+    said = {"prompt": "a", "size": "32x48", "frames": 5, "steps": 1, "seed": 1}
+    pipe = load("nano", weights=weights, offload="model")
+    pipe(**said, vram_budget="6MiB")
+    assert pipe.assembly.offload.name == "model"
+    with pytest.raises(OutOfMemory, match=r"needs .* of 0\.2 MiB on 'cpu' \(least of all: model"):
+        pipe(**said, vram_budget="200KiB")
 
 
 def test_the_command_tells_a_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

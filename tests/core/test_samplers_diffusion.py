@@ -18,7 +18,7 @@ from easyanimate_core.pipeline.components import build_sampler
 from easyanimate_core.plugins import active
 from easyanimate_core.presets import find_preset
 from easyanimate_core.request import GenerationRequest
-from easyanimate_core.samplers.diffusion import Ddim, DpmSolver, Euler, EulerAncestral
+from easyanimate_core.samplers.diffusion import Ddim, DpmSolver, Euler, EulerAncestral, Lcm
 from easyanimate_core.samplers.options import DdimOptions, DpmSolverOptions, EulerAncestralOptions
 from easyanimate_core.samplers.pndm import Pndm
 from easyanimate_core.samplers.process import VariancePreserving
@@ -26,7 +26,7 @@ from easyanimate_core.schema import Choice, parse
 from easyanimate_core.slots import SAMPLERS
 from easyanimate_core.testing.tiny import v4, v5
 
-NAMES = ("euler", "euler-a", "dpm++", "pndm", "ddim")
+NAMES = ("euler", "euler-a", "dpm++", "pndm", "ddim", "lcm")
 V5 = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "prediction_type": "v_prediction"}
 CLASSES = {
     "euler": "EulerDiscreteScheduler",
@@ -34,6 +34,7 @@ CLASSES = {
     "dpm++": "DPMSolverMultistepScheduler",
     "pndm": "PNDMScheduler",
     "ddim": "DDIMScheduler",
+    "lcm": "LCMScheduler",
 }
 
 
@@ -62,6 +63,7 @@ CASES = [
     ("ddim", {"timestep_spacing": "trailing", "rescale_betas_zero_snr": True}),
     ("ddim", {"eta": 0.7}),
     ("euler-a", {"timestep_spacing": "leading", "steps_offset": 1}),
+    ("lcm", {"original_inference_steps": 20, "timestep_scaling": 5.0}),
 ]
 IDS = [f"{name} {' '.join(f'{k}={v}' for k, v in options.items())}".strip() for name, options in CASES]
 
@@ -246,6 +248,59 @@ def test_every_sampler_reads_the_checkpoint_s_config(name: str, written: Any, tm
     assert {key: getattr(runner.options, key) for key in shared} == shared  # type: ignore[attr-defined]
 
 
+# What the scheduler config of each generation's releases says; all else is as diffusers writes it.
+RELEASED: dict[str, tuple[str, dict[str, Any]]] = {
+    "v1": ("DPMSolverMultistepScheduler", {"variance_type": "learned_range"}),
+    "v2-512": ("DPMSolverMultistepScheduler", {"variance_type": "learned_range"}),
+    "v3-512": ("DDPMScheduler", {"variance_type": "learned_range"}),
+    "v4-inp": ("DDPMScheduler", {**V5, "beta_end": 0.03, "steps_offset": 1}),
+    "v5-7b-inp": ("DDIMScheduler", {**V5, "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}),
+}
+
+
+@pytest.mark.feature("C029", "C057")
+@pytest.mark.parametrize("model", RELEASED)
+def test_every_sampler_of_a_generation_is_the_one_that_diffusers_makes_of_its_config(
+    model: str, tmp_path: Path
+) -> None:
+    """The original made its sampler so: whatever class was asked for, of the folder `scheduler/`."""
+    kind, said = RELEASED[model]
+    getattr(diffusers, kind)(**said).save_pretrained(tmp_path)
+    preset = find_preset(model)
+    for name in preset.samplers:
+        settings = preset.settings_of("sampler", half=False)
+        ours: Any = build_sampler(Choice.of(SAMPLERS, name), tmp_path, settings)
+        theirs: Any = getattr(diffusers, CLASSES[name]).from_pretrained(tmp_path, variance_type=None)
+        theirs.set_timesteps(7)
+        assert torch.equal(ours._scheduler.alphas_cumprod, theirs.alphas_cumprod), name
+        assert torch.equal(ours.schedule(7).timesteps, theirs.timesteps.float()), name
+        assert ours.process.prediction == theirs.config.prediction_type
+        if name.startswith(("euler", "dpm")):
+            assert torch.equal(ours._scheduler.sigmas, theirs.sigmas), name
+
+
+@pytest.mark.feature("C029")
+@pytest.mark.parametrize("model", ["v4-inp", "v5-7b"])
+def test_a_preset_stands_above_the_checkpoint_and_a_request_above_the_preset(model: str, tmp_path: Path) -> None:
+    """V4 and V5: a config that says nothing would have clipped the clean latents to ±1."""
+    assert diffusers.DDIMScheduler(**V5).config.clip_sample
+    diffusers.DDIMScheduler(**V5, clip_sample=True).save_pretrained(tmp_path)
+    settings = find_preset(model).settings_of("sampler", half=False)
+    for given, clips in (("ddim", False), ({"name": "ddim", "clip_sample": True}, True)):
+        runner: Any = build_sampler(Choice.of(SAMPLERS, given), tmp_path, settings)
+        assert runner.options.clip_sample is clips
+        assert runner.options.beta_end == V5["beta_end"]
+    plain: Any = build_sampler(Choice.of(SAMPLERS, "euler"), tmp_path, settings)
+    assert not hasattr(plain.options, "clip_sample"), "who has no such setting is not told of it"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_config_that_diffusers_writes_today_is_read(name: str, tmp_path: Path) -> None:
+    getattr(diffusers, CLASSES[name])(**V5).save_pretrained(tmp_path)
+    runner: Any = build_sampler(Choice.of(SAMPLERS, name), tmp_path)
+    assert runner.options.prediction_type == "v_prediction"
+
+
 def test_a_setting_that_no_sampler_has_is_refused(tmp_path: Path) -> None:
     path = v5.write_scheduler(tmp_path) / "scheduler_config.json"
     path.write_text(json.dumps({**v5.SCHEDULER_CONFIG, "beta_edn": 0.02}), "utf-8")
@@ -273,6 +328,21 @@ def test_a_sampler_that_a_generation_was_not_trained_for_is_refused_with_the_lis
     assert "flow" in caught.value.hint
 
 
+@pytest.mark.feature("C029")
+def test_a_distilled_model_steps_between_the_levels_of_its_distillation() -> None:
+    """A LoRA may have made one of any model before V5.1, so it is asked for by name and in no preset's list."""
+    runner = sampler("lcm", original_inference_steps=8)
+    assert runner.schedule(4).timesteps.tolist() == [999.0, 749.0, 499.0, 249.0]
+    with pytest.raises(InvalidRequest, match="'lcm' is asked for '9' steps, and has 8 to choose from"):
+        runner.schedule(9)
+    for model in ("v1", "v4-inp", "v5-7b"):
+        preset = find_preset(model)
+        assert "lcm" not in preset.samplers
+        assert preset.complete(GenerationRequest(prompt="x", model=model, sampler="lcm", steps=4)).steps == 4
+    with pytest.raises(InvalidRequest, match="cannot use the sampler 'lcm'"):
+        find_preset("v5.1-7b").complete(GenerationRequest(prompt="x", sampler="lcm"))
+
+
 def test_samplers_say_which_generations_they_fit() -> None:
     fits = {name: active().registries[SAMPLERS].get(name).tags for name in (*NAMES, "flow")}
     assert fits["flow"] == {"generation:v5.1"}
@@ -280,6 +350,6 @@ def test_samplers_say_which_generations_they_fit() -> None:
     assert all("generation:v1" in fits[name] and "generation:v5.1" not in fits[name] for name in NAMES[:4])
 
 
-@pytest.mark.parametrize("kind", [Euler, EulerAncestral, DpmSolver, Ddim, Pndm])
+@pytest.mark.parametrize("kind", [Euler, EulerAncestral, DpmSolver, Ddim, Pndm, Lcm])
 def test_samplers_can_be_built_without_options(kind: Any) -> None:
     assert len(kind().schedule(5)) >= 5

@@ -30,6 +30,7 @@ CASES: dict[str, dict[str, Any]] = {
     "pndm": {},
     "pndm after Runge-Kutta": {"skip_prk_steps": False},
     "ddim": {"eta": 1.0, "clip_sample": False},
+    "lcm": {},
     "flow": {"stochastic_sampling": True},
 }
 
@@ -68,7 +69,7 @@ def test_a_video_of_a_batch_is_the_one_made_alone_with_its_seed(models: Toolbox,
     assert not torch.allclose(together[0], together[1])
 
 
-@pytest.mark.parametrize("case", ["euler-a", "dpm++ drawing", "ddim", "flow"])
+@pytest.mark.parametrize("case", ["euler-a", "dpm++ drawing", "ddim", "lcm", "flow"])
 def test_other_seeds_draw_other_noise_between_steps(models: Toolbox, case: str) -> None:
     """The same first noise, so only later draws can differ."""
     state = begun(models, seed=7)

@@ -198,7 +198,7 @@ def test_the_json_schema_describes_the_options_of_what_is_installed():
     (choice, _) = schema["properties"]["sampler"]["anyOf"]
     assert choice["x-slot"] == "samplers"
     names, *forms = choice["anyOf"]
-    assert [name for name in names["enum"] if ":" not in name][5:7] == ["flow", "heun"]
+    assert [name for name in names["enum"] if ":" not in name][6:8] == ["flow", "heun"]
     assert {"H2", "easyanimate-heun:heun"} <= set(names["enum"])
     heun = next(form for form in forms if form["title"] == "heun")
     assert heun["required"] == ["name"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -87,8 +88,9 @@ def models() -> tuple[Any, Any]:
 
 
 @pytest.mark.feature("C053")
+@pytest.mark.parametrize("apart", [False, True], ids=["one batch", "two passes"])
 @pytest.mark.parametrize("name", ["teacache_7b", "teacache_12b"])
-def test_every_step_is_as_recorded_with_teacache(name: str) -> None:
+def test_every_step_is_as_recorded_with_teacache(name: str, apart: bool) -> None:
     call: Call = CASE.call(name)
     said, given, tea = call.kwargs, call.inputs, call.kwargs["teacache"]
     options = {"name": "teacache", "threshold": tea["rel_l1_thresh"], "coefficients": tea["coefficients"]}
@@ -106,6 +108,7 @@ def test_every_step_is_as_recorded_with_teacache(name: str) -> None:
     sampler = Flow(parse(FlowOptions, said["scheduler"]["config"]))
     cpu = torch.device("cpu")
     toolbox = Toolbox((), *models(), sampler, Resident(), cpu, torch.float32, EventBus(heard), CancelToken())
+    toolbox = replace(toolbox, apart=apart)
     outputs: dict[str, Tensor] = {}
     plan = default_plan(request)
     plan.replace("denoise", Denoise(on_step=lambda i, latents: outputs.update({f"latents_step{i}": latents})))
@@ -161,6 +164,34 @@ def test_the_gate_stands_in_front_of_others(pipe: Any, plain: Tensor, inner: str
     assert notes[inner]["skipped"]
 
 
+@pytest.mark.feature("C053")
+@pytest.mark.parametrize("name", ["teacache", "first-block"])
+def test_where_memory_is_short_a_cache_lets_the_halves_of_guidance_take_turns(weights: Path, name: str) -> None:
+    denoiser: Any = load("nano", weights=weights).prepare().denoiser
+    seen: list[int] = []
+    query = denoiser.transformer_blocks[1].attn1.to_q
+    hook = query.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[0]))
+    found = []
+    for apart in (False, True):
+        seen.clear()
+        chain = CacheChain([Choice.of(STEP_CACHES, {**large(name), "threshold": 0.5})], denoiser, 6)
+        made = torch.Generator().manual_seed(0)
+        start, text = torch.randn(1, 16, 2, 4, 6, generator=made), torch.randn(2, 3, 32, generator=made)
+        answers = []
+        for step in range(6):
+            x, when = torch.cat([start * (1 - 0.1 * step)] * 2), torch.full((2,), 900.0 - 100 * step)
+            told = (TextEmbedding(text, torch.ones(2, 3, dtype=torch.long)),)
+            call = DenoiserCall(step, 6, denoiser, denoiser, x, when, told, {}, True, apart=apart)
+            with torch.no_grad():
+                answers.append(chain.predict(call))
+        found.append((chain._caches[0][1].report(), torch.stack(answers), set(seen)))
+    hook.remove()
+    (report, whole, _), (again, halves, batches) = found
+    assert report.skipped == again.skipped != ()
+    assert torch.allclose(whole, halves, atol=1e-5)
+    assert batches == {1}, "no block had both halves at once"
+
+
 def test_skipped_steps_do_not_run_the_blocks(weights: Path) -> None:
     pipe = load("nano", weights=weights)
     denoiser: Any = pipe.prepare().denoiser
@@ -202,8 +233,9 @@ def test_coefficients_come_from_the_preset() -> None:
 
 @pytest.mark.feature("C053")
 def test_a_model_without_coefficients_is_told_before_weights_are_read() -> None:
-    with pytest.raises(InvalidRequest, match="no coefficients of 'teacache' for this model"):
+    with pytest.raises(InvalidRequest, match="no coefficients of 'teacache' for the model 'nano'") as caught:
         load("nano").complete(prompt="a", step_caches=["teacache"])
+    assert "known for: v5.1-7b, v5.1-7b-inp" in caught.value.hint
 
 
 @pytest.mark.feature("C053")

@@ -136,7 +136,7 @@ class Watched(ThreadLane):
     """A real lane that also writes down its orders."""
 
     def __init__(self, homes: Any, slots: int) -> None:
-        super().__init__(homes, max(home.numel() for home in homes), slots)
+        super().__init__(homes, max(home.pack.nbytes for home in homes), slots)
         self.orders = Orders()
 
     def fetch(self, block: int, slot: int) -> None:

@@ -12,12 +12,25 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from easyanimate_core.keeping import KeepsNothing, Snapshot, Snapshots
-from easyanimate_core.placing import Footprint, Foretells, HasBlocks, KeepsAside, KeepsSteady, Storage
+from easyanimate_core.placing import (
+    Footprint,
+    Foretells,
+    HasBlocks,
+    Keep,
+    KeepsAside,
+    KeepsInFiles,
+    KeepsSteady,
+    LetsBlocksStay,
+    Storage,
+    StoresByLayer,
+    TakesParts,
+)
 from easyanimate_core.sampling import NoiseProcess, Renoises, Sampler, SamplerState, Schedule
 from easyanimate_core.stepping import (
     CacheMemory,
     CacheReport,
     DenoiserCall,
+    KeepsTokens,
     Predict,
     ShowsChange,
     SplitsTrunk,
@@ -62,9 +75,13 @@ __all__ = [
     "HasReference",
     "ImageEncoder",
     "Inpaints",
+    "Keep",
     "KeepsAside",
+    "KeepsInFiles",
     "KeepsNothing",
     "KeepsSteady",
+    "KeepsTokens",
+    "LetsBlocksStay",
     "NoiseProcess",
     "OffloadStrategy",
     "Predict",
@@ -82,9 +99,11 @@ __all__ = [
     "Stage",
     "StepCache",
     "Storage",
+    "StoresByLayer",
     "StreamsFrames",
     "SupportsMaps",
     "SupportsTiling",
+    "TakesParts",
     "TextEncoder",
     "Tokens",
     "Toolbox",

@@ -5,22 +5,26 @@ Nothing here imports torch at run time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+    from torch import Tensor, nn
 
 __all__ = [
     "MEMORY_MODES",
     "Footprint",
     "Foretells",
     "HasBlocks",
+    "Keep",
     "KeepsAside",
+    "KeepsInFiles",
     "KeepsSteady",
+    "LetsBlocksStay",
     "Storage",
+    "StoresByLayer",
     "TakesParts",
     "memory_mode",
 ]
@@ -68,6 +72,21 @@ class Storage(Protocol):
             role: `text`, `denoiser` or `vae`.
             module: its weights, in the type that they compute in.
         """
+        ...
+
+
+Keep: TypeAlias = "Callable[[Tensor], Tensor]"
+"""Gets a weight as soon as it has been read, in the type that it is computed or stored in; gives the same numbers back,
+where they are to wait. What still lies in a file that is mapped may stay there."""
+
+
+@runtime_checkable
+class StoresByLayer(Protocol):
+    """Optional capability of a storage: gives every layer away before it takes the next, so that a component need never
+    be in main memory as a whole."""
+
+    def store_by_layer(self, role: str, module: Any, keep: Keep) -> None:
+        """As `store`; everything new goes through `keep`."""
         ...
 
 
@@ -144,6 +163,29 @@ class TakesParts(Protocol):
             module: its weights, as stored.
             device: where it will compute.
         """
+        ...
+
+
+@runtime_checkable
+class KeepsInFiles(Protocol):
+    """Optional capability of an offload strategy: weights wait in files, so that main memory need never hold even one
+    component."""
+
+    def keeper(self, device: torch.device) -> Keep | None:
+        """What weights are given to as they are read; `None` when they should be read into main memory.
+
+        Args:
+            device: where they will be computed with.
+        """
+        ...
+
+
+@runtime_checkable
+class LetsBlocksStay(Protocol):
+    """Optional capability of an offload strategy: some blocks of a component stay on the device, others come and go."""
+
+    def blocks_staying(self) -> Mapping[str, tuple[int, int]]:
+        """By role: blocks that stay while the component runs, and blocks in all."""
         ...
 
 

@@ -149,6 +149,12 @@ class Choice(Generic[T]):
         given = {} if self.options is None else self.options.model_dump(mode="json", exclude_unset=True)
         return {"name": self.qualified, **given} if given else self.qualified
 
+    def in_full(self) -> str | dict[str, Any]:
+        """The same with all options, defaults too: for records of what was done."""
+        if self.options is None:
+            return self.qualified
+        return {"name": self.qualified, **self.options.model_dump(mode="json", exclude_none=True)}
+
 
 @dataclass(frozen=True, slots=True)
 class Among:

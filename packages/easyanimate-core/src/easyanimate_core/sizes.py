@@ -38,7 +38,9 @@ def parse_bytes(value: Any) -> Any:
 
 
 def written_bytes(count: float) -> str:
-    """Bytes for people, in GiB or MiB: `7.26 GiB`."""
+    """Bytes for people, in GiB, MiB or, where that would be nothing, bytes: `7.26 GiB`."""
+    if count < 1 << 17:
+        return f"{count:.0f} bytes"
     return f"{count / GIB:.2f} GiB" if count >= GIB / 10 else f"{count / (1 << 20):.1f} MiB"
 
 

@@ -15,7 +15,16 @@ if TYPE_CHECKING:
     from easyanimate_core.data import TextEmbedding
     from easyanimate_core.interfaces import Denoiser, Tokens
 
-__all__ = ["CacheMemory", "CacheReport", "DenoiserCall", "Predict", "ShowsChange", "SplitsTrunk", "StepCache"]
+__all__ = [
+    "CacheMemory",
+    "CacheReport",
+    "DenoiserCall",
+    "KeepsTokens",
+    "Predict",
+    "ShowsChange",
+    "SplitsTrunk",
+    "StepCache",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +41,7 @@ class DenoiserCall:
         text: embeddings of as many samples, one per text encoder.
         conditions: wired inlets of as many samples.
         guided: both halves are asked.
+        apart: the device is too small for both halves as one batch.
     """
 
     index: int
@@ -43,6 +53,7 @@ class DenoiserCall:
     text: Sequence[TextEmbedding]
     conditions: Mapping[str, Tensor]
     guided: bool
+    apart: bool = False
 
     @property
     def last(self) -> bool:
@@ -63,6 +74,10 @@ class DenoiserCall:
     def computed(self) -> Tensor:
         """The whole network's answer."""
         return self.answered(self.denoiser.trunk(self.tokens()))
+
+    def batches(self) -> tuple[DenoiserCall, ...]:
+        """This call, or its halves where they do not fit together: what may be computed at once, in order."""
+        return (self.unguided(), self.conditional()) if self.guided and self.apart else (self,)
 
     def conditional(self) -> DenoiserCall:
         """The second half of a guided call, as a call that is not guided."""
@@ -150,6 +165,15 @@ class CacheMemory(Protocol):
 
     def recall(self, memory: Mapping[str, Tensor]) -> None:
         """Go on from what `remembered` gave, after `begin` with the same arguments."""
+        ...
+
+
+@runtime_checkable
+class KeepsTokens(Protocol):
+    """Optional capability of a step cache: says how much it keeps on the device, for who plans."""
+
+    def tokens_kept(self) -> float:
+        """How many times the size of the video's tokens `(B, S, D)` it keeps from step to step."""
         ...
 
 

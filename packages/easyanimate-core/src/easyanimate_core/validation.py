@@ -81,6 +81,8 @@ def _describe_one(found: ErrorDetails) -> tuple[str, str]:
         said = str(context.get("error", found["msg"]))
     else:
         said = found["msg"][:1].lower() + found["msg"][1:]
+    if not path and kind == "value_error":
+        return said, str(context.get("hint", ""))  # two settings that do not go together: it says which
     subject = f"'{path}' is {_quoted(found['input'])}" if path else f"the value is {_quoted(found['input'])}"
     return f"{subject}: {'it ' if said.startswith('must') else ''}{said}", str(context.get("hint", ""))
 

@@ -29,6 +29,8 @@ COMPONENTS: Final[Mapping[str, str]] = MappingProxyType({"transformer": "denoise
 """Folders whose layouts differ, and the role of each."""
 
 _STEM: Final = "diffusion_pytorch_model"
+_IMAGE_MODEL: Final = "adaln_single.linear.weight"
+_MOTION: Final = ".attn_temporal."
 _EARLIER: Final = re.compile(r"(pos_embed\.proj|adaln_single\.|transformer_blocks\.\d+\.scale_shift_table)")
 _LIBRARIES: Final = MappingProxyType(
     {
@@ -79,12 +81,14 @@ def convert_checkpoint(
         done: hears bytes written and bytes in all.
 
     Raises:
-        ConfigError: there is no such layout, or the target exists.
+        ConfigError: there is no such layout, or not for this model, or the target exists.
         CheckpointError: the source cannot be read.
     """
     _check(layout, target)
     component_folder(source, *COMPONENTS)
     found = parts(source)
+    if layout == "diffusers":
+        _check_ported(found)
     beside = target.with_name(f".{target.name}.part")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
@@ -179,11 +183,34 @@ def _check(layout: str, target: Path) -> None:
         raise ConfigError(f"'{target}' exists already", "Choose another place, or remove it first.")
 
 
+def _check_ported(found: Mapping[str, Path]) -> None:
+    """Refuse a checkpoint that diffusers' pipelines cannot run, before anything is written.
+
+    Raises:
+        ConfigError: it has another denoiser than V5.1's, or several text encoders.
+    """
+    folder = found["transformer"]
+    with Archive(weight_files(folder), role="denoiser") as archive:
+        _last(archive.header, recognise(archive.header).keymap(), "diffusers")
+    if windows := read_json(folder / "config.json").get("swa_layers"):
+        raise ConfigError(
+            f"'{folder}' has sliding windows ('swa_layers': {windows}), which diffusers' class does not know",
+            "Choose 'easyanimate'.",
+        )
+    if "text_encoder_2" in found:
+        raise ConfigError(
+            f"'{folder.parent}' has two text encoders, and diffusers' pipelines take one",
+            "Choose 'easyanimate', or convert the denoiser's file alone.",
+        )
+
+
 def _last(header: Header, first: KeyMap, layout: str) -> KeyMap:
     """From released names to the wanted layout's."""
     if layout == "easyanimate" or is_vae(header):
         return KeyMap()
     names = first.prove({name: info.shape for name, info in header.tensors.items() if name not in first.dropped})
+    if _IMAGE_MODEL in names and not any(_MOTION in name for name in names):
+        raise ConfigError(f"'{header.path}' is an image model (PixArt) and has diffusers' names already", "Copy it.")
     if any(_EARLIER.match(name) for name in names):
         raise ConfigError(
             f"'{header.path}' is a denoiser of V1 to V4, which diffusers has no class for", "Choose 'easyanimate'."

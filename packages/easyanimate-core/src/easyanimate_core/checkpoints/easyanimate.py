@@ -18,6 +18,10 @@ _TEXT_BRANCH: Final = re.compile(r"transformer_blocks\.\d+\.attn2\.")
 _PORTED_BRANCH: Final = re.compile(r"transformer_blocks\.\d+\.attn1\.(add_|to_add_|norm_added_)")
 _MOTION: Final = re.compile(r"transformer_blocks\.\d+\.attn_temporal\.")
 _VAE: Final = re.compile(r"(encoder\.down_blocks|decoder\.up_blocks)\.\d+\.convs\.\d+\.")
+# VAEs that diffusers has classes for, by whose names they are released: V1's, and CogVideoX's with its causal layers.
+_BORROWED_VAE: Final = re.compile(
+    r"(encoder\.down_blocks|decoder\.up_blocks)\.\d+\.resnets\.\d+\.conv1\.(conv\.)?weight$"
+)
 _TRAINED: Final = re.compile(r"(?P<role>denoiser|vae|text(_\d+)?)\.(?P<name>.+)$")
 
 
@@ -40,6 +44,8 @@ class EasyAnimateFormat:
             config = header.config
             return 1.0 if config is None or not config or any(key.endswith("_vae") for key in config) else None
         names = header.tensors
+        if any(_BORROWED_VAE.match(name) for name in names):
+            return 1.0
         if not any(_DENOISER.match(name) for name in names):
             return None
         own, ported = (any(branch.match(name) for name in names) for branch in (_TEXT_BRANCH, _PORTED_BRANCH))

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from easyanimate_core.placing import Keep
+
 __all__ = ["LoadReport", "fill", "load_into", "prove_fit", "read_finite"]
 
 
@@ -61,6 +63,7 @@ def load_into(
     keymap: Callable[[str], str | None] | KeyMap | None = None,
     dtype: torch.dtype | None = None,
     grow_inlets: bool = False,
+    keep: Keep | None = None,
 ) -> LoadReport:
     """Fill every parameter and persistent buffer of a module from files, tensor by tensor.
 
@@ -77,6 +80,8 @@ def load_into(
             file has, zeros for further ones, and drop what is too much; layers that the module names in
             `inlet_layers` keep the weights that it has, when no file holds them. For training from a model with other
             inlets.
+        keep: gets every tensor as soon as it has been read; what is stored in the type that is wanted is not read into
+            memory then, but stays in its file, which must not change while the module is used.
 
     Returns:
         The report, which is all clear.
@@ -89,7 +94,7 @@ def load_into(
     with Archive(files) as archive:
         names = archive.header.tensors
         found = keymap if isinstance(keymap, KeyMap) else KeyMap.of(keymap or (lambda name: name), names)
-        return fill(module, archive, found, dtype=dtype, grow_inlets=grow_inlets)
+        return fill(module, archive, found, dtype=dtype, grow_inlets=grow_inlets, keep=keep)
 
 
 def prove_fit(
@@ -130,6 +135,7 @@ def fill(
     *,
     dtype: torch.dtype | None = None,
     grow_inlets: bool = False,
+    keep: Keep | None = None,
 ) -> LoadReport:
     """As `load_into`, from an archive that is open already."""
     keymap, grown = prove_fit(module, archive, keymap, grow_inlets=grow_inlets)
@@ -137,8 +143,9 @@ def fill(
     for rule in keymap.steps(name for name in archive.header.tensors if name not in keymap.dropped):
         parts = [read_finite(archive, name) for name in rule.sources]
         for target, tensor in zip(rule.targets, rule.apply(parts), strict=True):
-            # A copy: what an archive gives may be a window into the file.
-            values[target] = tensor.to(dtype if tensor.is_floating_point() else None, copy=True)
+            wanted = dtype if tensor.is_floating_point() else None
+            # What an archive gives may be a window into the file: by default a copy of it.
+            values[target] = tensor.to(wanted, copy=True) if keep is None else keep(tensor.to(wanted))
     for target, value in values.items():
         _place(module, target, value)
     fresh = tuple(sorted(module.state_dict().keys() - values.keys()))

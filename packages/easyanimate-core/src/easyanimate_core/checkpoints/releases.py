@@ -151,7 +151,7 @@ def describe_config(config: Mapping[str, Any]) -> str:
     if exact:
         return f"It is of {_either(r.folder for r in exact)}: choose the model {_models(exact)}."
     if same:
-        return f"With {channels} input channels there are {_models(same)}."
+        return f"Models with {channels} input channels: {_models(same)}."
     return ""
 
 

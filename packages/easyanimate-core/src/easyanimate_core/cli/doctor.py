@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -17,6 +19,7 @@ from easyanimate_core.errors import EasyAnimateError
 from easyanimate_core.interfaces import AttentionCall
 from easyanimate_core.plugins import active
 from easyanimate_core.presets import all_presets
+from easyanimate_core.sizes import written_bytes
 from easyanimate_core.slots import ATTENTION
 
 __all__ = ["Finding", "command"]
@@ -40,7 +43,7 @@ class Finding:
     """One thing that was looked at.
 
     Attributes:
-        area: `versions`, `devices`, `attention`, `kernels`, `media`, `models` or `plugins`.
+        area: `versions`, `devices`, `memory`, `attention`, `kernels`, `media`, `models` or `plugins`.
         name: what it is.
         works: whether it can be used.
         said: version or capability when it works, else the reason and a remedy.
@@ -56,7 +59,7 @@ class Finding:
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def command(as_json: bool) -> None:
     """Say what works on this machine, and why not the rest. Changes nothing; loads no weights."""
-    findings = [*_versions(), *_devices(), *_attention(), *_kernels(), *_media(), *_models(), *_plugins()]
+    findings = [*_versions(), *_devices(), *_memory(), *_attention(), *_kernels(), *_media(), *_models(), *_plugins()]
     if as_json:
         print_json([asdict(finding) for finding in findings])
         return
@@ -105,6 +108,22 @@ def _memory_gb() -> float:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     except (AttributeError, ValueError, OSError):
         return 0.0
+
+
+def _memory() -> Iterator[Finding]:
+    """Where weights can wait, and what plans rest on."""
+    try:
+        from easyanimate_core.engine.planner import Past, find_device
+    except ImportError:  # torch is missing, which is said elsewhere
+        return
+    free = find_device("cpu").host
+    yield Finding("memory", "main", free is not None, f"{written_bytes(free)} free" if free else "not told here")
+    folder = tempfile.gettempdir()
+    room = shutil.disk_usage(folder).free
+    yield Finding("memory", "files", True, f"{written_bytes(room)} free in '{folder}', for --offload stream from disk")
+    runs = len(Past().runs())
+    said = f"{runs} kept; plans of the same model here rest on them" if runs else "none: times are from a table"
+    yield Finding("memory", "past runs", True, said)
 
 
 def _attention() -> Iterator[Finding]:

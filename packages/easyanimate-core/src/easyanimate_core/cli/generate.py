@@ -11,17 +11,18 @@ import click
 
 from easyanimate_core.cli.documents import assign, is_document, read_document
 from easyanimate_core.cli.flags import options_of, values_given
-from easyanimate_core.cli.running import finished_lines, open_engine, run_shown
+from easyanimate_core.cli.running import finished_lines, open_engine, progress_shown, run_shown
 from easyanimate_core.engine.outputs import Destination
 from easyanimate_core.errors import InvalidRequest
-from easyanimate_core.presets import find_preset, read_config
+from easyanimate_core.events import SILENT
+from easyanimate_core.presets import Preset, find_preset, read_config
 from easyanimate_core.request import GenerationRequest
 from easyanimate_core.schema import export_schema, parse
 
 if TYPE_CHECKING:
     from easyanimate_core.engine.files import Made
 
-__all__ = ["command", "read_request"]
+__all__ = ["command", "preset_of", "read_request"]
 
 
 def _print_schema(ctx: click.Context, parameter: click.Parameter, wanted: bool) -> None:
@@ -114,10 +115,7 @@ def command(
     easyanimate jobs resume goes on.
     """
     asked = read_request(prompt, flags, settings)
-    preset = find_preset(asked.model)
-    if asked.config is not None:
-        preset = read_config(asked.config).applied(preset)
-    request = preset.complete(asked)
+    request = preset_of(asked, told=dry_run).complete(asked)
     Destination.for_request(request, output, overwrite=overwrite).check()
     if dry_run:
         click.echo(_pretty(request.model_dump(mode="json")))
@@ -142,6 +140,24 @@ def command(
         click.echo(_summary(made), err=True)
     for line in finished_lines(made, as_json=as_json):
         click.echo(line)
+
+
+def preset_of(asked: GenerationRequest, *, told: bool = True) -> Preset:
+    """The model of a request, with the settings of the original's config that the request may name.
+
+    Args:
+        asked: the request.
+        told: say on the terminal what of the config is left out; a run says so itself.
+
+    Raises:
+        ConfigError: there is no such model, or the config is not of its generation.
+        CheckpointNotFound: there is no such config.
+    """
+    preset = find_preset(asked.model)
+    if asked.config is None:
+        return preset
+    with progress_shown() as (events, _):
+        return read_config(asked.config, events if told else SILENT).applied(preset)
 
 
 def read_request(prompt: str | None, flags: dict[str, Any], settings: tuple[str, ...]) -> GenerationRequest:

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from easyanimate_core.cli.flags import options_of
-from easyanimate_core.cli.generate import read_request
+from easyanimate_core.cli.generate import preset_of, read_request
 from easyanimate_core.cli.tables import print_json, print_table
-from easyanimate_core.presets import find_preset
 from easyanimate_core.request import GenerationRequest
 from easyanimate_core.sizes import written_bytes
 
@@ -37,15 +36,15 @@ def command(prompt: str, device: str, settings: tuple[str, ...], as_json: bool, 
     """Predict the memory, disk and time that a request takes, and how it is best run.
 
     Nothing is downloaded or read but configs: real modules are counted without weights. Memory is exact within what an
-    allocator adds; times are intervals, from estimates of the device's speed. What computes other numbers (float8) is
-    shown, and never chosen unless asked for.
+    allocator adds; times are intervals, from estimates of the device's speed, or on this machine from past runs of the
+    model. What computes other numbers (float8) is shown, and never chosen unless asked for.
     """
     asked = read_request(prompt, flags, settings)
-    preset = find_preset(asked.model)
+    preset = preset_of(asked)
     request = preset.complete(asked)
-    from easyanimate_core.engine.planner import find_device, plan_run
+    from easyanimate_core.engine.planner import Past, find_device, plan_run
 
-    plan = plan_run(request, preset, find_device(device))
+    plan = plan_run(request, preset, find_device(device), past=Past())
     if as_json:
         print_json(_document(plan, request))
     else:
@@ -57,6 +56,7 @@ def _show(plan: RunPlan) -> None:
     looked_at = [found for found in (plan.chosen, *plan.others) if found is not None]
     rows = [_row(found, chosen=found is plan.chosen) for found in looked_at]
     print_table(("", "OFFLOAD + STORAGE", "DEVICE", "RAM", "DISK", "A STEP", "IN ALL", "NOTE"), rows)
+    click.echo(f"\nTimes rest on {plan.device.rests_on}.")
 
 
 def _row(found: Prediction, *, chosen: bool) -> tuple[str, ...]:
@@ -88,8 +88,14 @@ def _seconds(interval: Interval) -> str:
 
 
 def _document(plan: RunPlan, request: GenerationRequest) -> dict[str, Any]:
+    device = plan.device
     return {
-        "device": {"name": plan.device.name, "memory_bytes": plan.device.memory, "ram_bytes": plan.device.host},
+        "device": {
+            "name": device.name,
+            "memory_bytes": device.memory,
+            "ram_bytes": device.host,
+            "times_rest_on": device.rests_on,
+        },
         "request": request.model_dump(mode="json"),
         "chosen": None if plan.chosen is None else plan.chosen.as_json(),
         "others": [found.as_json() for found in plan.others],

@@ -42,6 +42,7 @@ def _facts(manifest: Manifest) -> list[tuple[str, str]]:
         *((name, _said(request[name])) for name in settings if request.get(name)),
         *(("input", f"{file.path} (SHA-256 {file.sha256[:12]}…)") for file in manifest.inputs),
         ("ran", f"{ran.dtype} on {ran.device} ({ran.device_name}), attention {ran.attention}"),
+        ("weights", f"offload {_said(ran.offload)}; storage {_said(ran.storage)}"),
         ("stages", " → ".join(ran.stages)),
         ("determinism", manifest.determinism),
         ("seconds", f"{manifest.seconds.get('total', 0):g}"),

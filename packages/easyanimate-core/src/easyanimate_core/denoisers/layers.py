@@ -68,14 +68,14 @@ class AdaLayerNormZero(nn.Module):
         self.linear = nn.Linear(time_dim, 6 * width)
         self.norm = FP32LayerNorm(width, eps=eps, elementwise_affine=affine)
 
-    def vectors(self, temb: Tensor) -> tuple[Tensor, ...]:
-        """Shift, scale and gate of the video, then of the text, `(B, 1, D)` each, from `temb (B, T)`."""
-        chunks: tuple[Tensor, ...] = self.linear(F.silu(temb))[:, None].chunk(6, dim=-1)
-        return chunks
+    def vectors(self, temb: Tensor) -> Tensor:
+        """Shift, scale and gate of the video, then of the text, `(B, 6, D)`, from `temb (B, T)`."""
+        found: Tensor = self.linear(F.silu(temb)).unflatten(-1, (6, -1))
+        return found
 
     def forward(self, video: Tensor, text: Tensor, temb: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """`video (B, S, D)`, `text (B, L, D)`, `temb (B, T)` to both modulated and both gates `(B, 1, D)`."""
-        shift, scale, gate, text_shift, text_scale, text_gate = self.vectors(temb)
+        shift, scale, gate, text_shift, text_scale, text_gate = self.vectors(temb).split(1, dim=1)
         video = self.norm(video) * (1 + scale) + shift
         text = self.norm(text) * (1 + text_scale) + text_shift
         return video, text, gate, text_gate

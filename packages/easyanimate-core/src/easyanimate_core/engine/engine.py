@@ -96,8 +96,21 @@ class Engine:
             self.run(number, events=events, cancel=cancel)
         return number
 
-    def pipeline(self, request: GenerationRequest, *, device: str | None = None, dtype: str | None = None) -> Pipeline:
+    def pipeline(
+        self,
+        request: GenerationRequest,
+        *,
+        device: str | None = None,
+        dtype: str | None = None,
+        events: EventBus = SILENT,
+    ) -> Pipeline:
         """The pipeline for a request: the one of last time, if it wants the same weights in the same place.
+
+        Args:
+            request: what to make.
+            device: where to compute; the best at hand when `None`.
+            dtype: of weights and latents; as the device suggests when `None`.
+            events: hears what a new one has to tell.
 
         Raises:
             CheckpointError: weights are missing or do not fit.
@@ -110,7 +123,7 @@ class Engine:
         if key not in self._pipelines:
             while len(self._pipelines) >= self._keep:
                 self._pipelines.popitem(last=False)  # before loading: two models may not fit
-            self._pipelines[key] = load_for(request, device=device, dtype=dtype)
+            self._pipelines[key] = load_for(request, device=device, dtype=dtype, events=events)
         self._pipelines.move_to_end(key)
         return self._pipelines[key]
 

@@ -122,11 +122,16 @@ class Ran(_Facts):
     attention: str
     """Backend that computed the denoiser's attention, after `auto` was decided; `own` where it has no other."""
 
-    offload: str
-    """Where weights were while they were not used."""
+    offload: str | dict[str, Any]
+    """Where weights were while they were not used: a name, or `name` and all options, budget and source for example."""
 
-    storage: str
-    """Type in which weights were kept."""
+    storage: str | dict[str, Any]
+    """Type in which weights were kept, in the same way."""
+
+    placement: dict[str, Any] = Field(default_factory=dict)
+    """What followed from that: `tiled` (frames were decoded in tiles), `apart` (both halves of guidance ran one after
+    the other), `staying` (by component, how many of its blocks stayed on the device while it ran, and how many it
+    has). Empty in manifests of earlier versions."""
 
     stages: tuple[str, ...]
     """The plan, in order."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from easyanimate_core.events import SILENT, EventBus
 from easyanimate_core.pipeline.pipeline import Pipeline, load
 from easyanimate_core.request import GenerationRequest
 
@@ -13,14 +14,16 @@ _LOADED: Final = ("model", "weights", "transformer_path", "vae_path", "motion_pa
 """Settings of a request that decide what is loaded, and where it goes; the others may differ from run to run."""
 
 
-def load_for(request: GenerationRequest, *, device: str | None = None, dtype: str | None = None) -> Pipeline:
-    """A new pipeline for a request.
+def load_for(
+    request: GenerationRequest, *, device: str | None = None, dtype: str | None = None, events: EventBus = SILENT
+) -> Pipeline:
+    """A new pipeline for a request; `events` hears what `load` has to tell.
 
     Raises:
         CheckpointError: weights are missing or do not fit.
         InvalidRequest: no such device or dtype.
     """
-    return load(**_arguments(request), device=device, dtype=dtype)
+    return load(**_arguments(request), device=device, dtype=dtype, events=events)
 
 
 def load_settings(request: GenerationRequest) -> dict[str, Any]:

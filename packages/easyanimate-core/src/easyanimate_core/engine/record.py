@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ import torch
 
 from easyanimate_core.engine.manifest import Digests, FileDigest, Manifest, ModelUsed, Picture, Ran, Sample
 from easyanimate_core.engine.sources import input_files, versions_here, weight_files
-from easyanimate_core.events import Event, StageFinished, StageStarted
+from easyanimate_core.events import Event, StageFinished, StageStarted, Step
 
 if TYPE_CHECKING:
     from easyanimate_core.data import Geometry
@@ -35,9 +35,11 @@ class Record:
         assembly: which weights, and where they went.
         stages: the plan.
         digests: of weights and inputs, computed meanwhile.
+        placement: gives what followed from offload and storage, once weights are placed.
         began: when the run began, in seconds of `time.perf_counter`.
         finished: wall time of stages that have ended.
         running: when the others began.
+        steps: steps that were heard of, and how many there are.
     """
 
     job: str
@@ -45,15 +47,19 @@ class Record:
     assembly: Assembly
     stages: tuple[str, ...]
     digests: FileDigests
+    placement: Callable[[], Mapping[str, Any]] = dict
     began: float = field(default_factory=time.perf_counter)
     finished: dict[str, float] = field(default_factory=dict)
     running: dict[str, float] = field(default_factory=dict)
+    steps: tuple[int, int] = (0, 0)
 
     def __call__(self, event: Event) -> None:
         """Note when a stage begins, and how long it took."""
         match event:
             case StageStarted(stage):
                 self.running[stage] = time.perf_counter()
+            case Step(total=total):
+                self.steps = self.steps[0] + 1, total
             case StageFinished(stage=stage, seconds=seconds):
                 self.running.pop(stage, None)
                 self.finished[stage] = self.finished.get(stage, 0.0) + seconds
@@ -63,6 +69,13 @@ class Record:
         now = time.perf_counter()
         going_on = {stage: now - began for stage, began in self.running.items()}
         return {name: round(s, 3) for name, s in {**self.finished, **going_on, "total": now - self.began}.items()}
+
+    def seconds_per_step(self) -> float | None:
+        """Of a run that was not interrupted; with the time that keeping its latents takes, which waits for a GPU."""
+        done, total = self.steps
+        if done == 0 or done != total:
+            return None
+        return (self.finished.get("denoise", 0.0) + self.finished.get("keep_latents", 0.0)) / total
 
     def of_file(self, index: int, written: Written, fps: float, notes: Mapping[str, Any]) -> Manifest:
         """The manifest of one finished video.
@@ -115,8 +128,9 @@ class Record:
             dtype=str(assembly.dtype).removeprefix("torch."),
             threads=torch.get_num_threads(),
             attention=str(notes.get("attention", "own")),
-            offload=assembly.offload.qualified,
-            storage=assembly.storage.qualified,
+            offload=assembly.offload.in_full(),
+            storage=assembly.storage.in_full(),
+            placement=dict(self.placement()),
             stages=self.stages,
         )
 

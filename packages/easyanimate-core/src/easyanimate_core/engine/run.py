@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from easyanimate_core.engine.engine import Engine
     from easyanimate_core.engine.job import Job
     from easyanimate_core.engine.store import JobStore
+    from easyanimate_core.pipeline.pipeline import Pipeline
 
 __all__ = ["digests_of", "run_job"]
 
@@ -69,7 +70,7 @@ def _make(
     spec = job.spec
     if not files.published():
         files.destination.check()
-    pipe = engine.pipeline(request, device=spec.device, dtype=spec.dtype)
+    pipe = engine.pipeline(request, device=spec.device, dtype=spec.dtype, events=bus)
     # The pipeline's own checks too: conditions against inlets, for example.
     request = pipe.complete(request)
     pipe.settle(request, bus)
@@ -78,7 +79,7 @@ def _make(
     stages = plan.names
     with ExitStack() as stack:
         digests = stack.enter_context(digests_of(pipe.assembly.folder, request, engine.store))
-        record = Record(job.uid, request, pipe.assembly, stages, digests)
+        record = Record(job.uid, request, pipe.assembly, stages, digests, pipe.placement)
         stack.callback(bus.subscribe(record))
         bus.emit(JobStarted(str(job.id), stages, spec.request))
         send_to_files(plan, partial(_write, files, record), partial(_describe, record))
@@ -87,6 +88,20 @@ def _make(
         if kept is not None and begin_at_decode(plan):
             given["latents"] = kept.tensors[LATENTS].to(pipe.assembly.device)
         pipe.walk(request, plan, events=bus, cancel=cancel, snapshots=snapshots, **given)
+    _remember(record, pipe, engine.store)
+
+
+def _remember(record: Record, pipe: Pipeline, store: JobStore) -> None:
+    """Keep how long a step took, for plans; not of runs that do other work than a plan counts."""
+    request, seconds, placed = record.request, record.seconds_per_step(), pipe.assembly
+    if seconds is None or request.step_caches or request.loras or request.segment_frames is not None:
+        return
+    from easyanimate_core.engine.planner.devices import this_device
+    from easyanimate_core.engine.planner.past import Past, PastRun
+
+    how: dict[str, Any] = {"offload": placed.offload.as_json(), "storage": placed.storage.as_json()}
+    how["apart"] = pipe.placement()["apart"]
+    Past(store.folder).keep(PastRun.of(this_device(placed.device), placed.dtype, request, how, seconds))
 
 
 def _write(files: OutputFiles, record: Record, frames: Iterator[Tensor], fps: float, state: State) -> None:

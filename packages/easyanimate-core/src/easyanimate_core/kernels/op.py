@@ -99,7 +99,8 @@ def _takes_triton(op: str, device: str, misfit: str | None) -> bool:
     if way == "reference" or (way == "auto" and (not device.startswith("cuda") or misfit is not None)):
         return False
     reason = misfit or unavailable(device)
-    if reason is not None and way == "triton":
+    # On the meta device nothing runs: there it means what a GPU would be given, definitions included.
+    if reason is not None and way == "triton" and not device.startswith("meta"):
         raise KernelUnavailable(
             f"the Triton kernel '{op}' cannot run: {reason}", f"Set {VARIABLE}=auto, or leave it unset."
         )
@@ -118,7 +119,7 @@ class Op:
         name: of the operator.
         schema: its arguments and results, without defaults, as `torch.library` writes them.
         reference: the definition, in differentiable torch.
-        fake: empty results of the right shapes, types and (contiguous) strides.
+        fake: empty results of the right shapes, types and strides.
         kernel: `module:function` of the Triton launcher; imported when first chosen.
         misfit: why the kernel does not take these arguments; `None` when it does.
     """
@@ -136,6 +137,7 @@ class Op:
         self.name = name
         self.reference = reference
         self.misfit = misfit
+        self._fake = fake
         self._kernel = kernel
         self.registered = torch.library.custom_op(f"easyanimate::{name}", self._run, mutates_args=(), schema=schema)
         self.registered.register_fake(fake)
@@ -158,7 +160,7 @@ class Op:
     def _run(self, *arguments: Any) -> Any:
         device: torch.device = arguments[0].device
         if wanted() == "reference" or unavailable(str(device)) or self.misfit(*arguments):
-            return _contiguous(self.reference(*arguments))
+            return _laid_out(self.reference(*arguments), self._fake(*arguments))
         module, _, function = self._kernel.partition(":")
         # Triton launches on the current device, which need not be where the tensors are.
         with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
@@ -182,7 +184,8 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.given = [(True, None) if isinstance(value, Tensor) else (False, value) for value in inputs]
 
 
-def _contiguous(results: Any) -> Any:
+def _laid_out(results: Any, like: Any) -> Any:
+    """Results in the strides that were promised."""
     if isinstance(results, Tensor):
-        return results.contiguous()
-    return tuple(result.contiguous() for result in results)
+        return results if results.stride() == like.stride() else like.copy_(results)
+    return tuple(_laid_out(result, one) for result, one in zip(results, like, strict=True))

@@ -69,9 +69,8 @@ class ByRole(ABC, Generic[U]):
 
     def detach(self) -> None:
         """Give the modules back: in main memory, without hooks."""
-        for component in self.components.values():
-            component.give_back()
-        self.components.clear()
+        while self.components:
+            self.components.popitem()[1].give_back()
 
     def held(self) -> tuple[int, int]:
         """Bytes on the device now, and at most; see `placing.KeepsAside`."""

@@ -1,36 +1,71 @@
-"""Where packed weights wait: plain or pinned main memory, or a file that is mapped."""
+"""Where weights wait: packed in plain or pinned main memory, or where they lie in files that are mapped."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import weakref
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final, Protocol
 
 import torch
 from torch import Tensor
 
 from easyanimate_core.errors import ExecutionError
+from easyanimate_core.offload.pack import Pack
 from easyanimate_core.sizes import written_bytes
 
-__all__ = ["Homes"]
+__all__ = ["Home", "Homes", "pinned", "plain"]
+
+_PAGE: Final = 4096  # bytes; a file for less would be waste
+
+
+class Home(Protocol):
+    """Where tensors that come and go together wait.
+
+    Attributes:
+        pack: the tensors.
+        pinned: one buffer that a GPU can fetch by itself; `None` where there is none.
+    """
+
+    pack: Pack
+    pinned: Tensor | None
+
+    def copy_to(self, buffer: Tensor) -> None:
+        """Write their numbers into a buffer `(bytes,)` of uint8, laid out as `pack` has it."""
+        ...
+
+    def on(self, device: torch.device) -> Tensor:
+        """A new buffer with their numbers. A copy also where device and home are one memory."""
+        ...
+
+    def take_back(self) -> None:
+        """Let the tensors live here again; nothing is copied, for they have not changed."""
+        ...
+
+    def give_back(self) -> None:
+        """Leave the tensors as they were found."""
+        ...
 
 
 class Homes:
-    """Gives out buffers `(bytes,)` of uint8 that are not on the device.
+    """Gives tensors a home that is not on the device.
 
     Args:
-        pinned: lock them in memory, so that a GPU can fetch them by itself. Where that is refused, or would waste
-            more than a quarter, they are plain.
-        folder: make files there instead, which nothing but the system's page cache keeps in memory; `None` is memory.
-        files: make files at all.
+        pinned: lock it in memory, so that a GPU can fetch it by itself. Where that is refused, or would waste
+            more than a quarter, it is plain.
+        files: let weights wait in files, which nothing but the system's page cache keeps in memory: in those that they
+            were read from, if they lie there as they are computed with, else in new ones.
+        folder: for the new files; `None` is the system's folder for temporary ones.
     """
 
     def __init__(self, *, pinned: bool = False, files: bool = False, folder: str | None = None) -> None:
         self._pinned = pinned
         self._count = 0
         self._folder: Path | None = None
-        self.bytes = 0
+        self._ours: set[int] = set()
         if files:
             try:
                 self._folder = Path(tempfile.mkdtemp(prefix="easyanimate-", dir=folder))
@@ -42,21 +77,33 @@ class Homes:
             # Also when nobody says that it is over.
             self._remove = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
 
-    def make(self, nbytes: int) -> Tensor:
-        """A buffer of this size; in a file, it can be written now and is read again whenever it is used.
+    def make(self, tensors: Sequence[Tensor]) -> Home:
+        """A home for tensors that come and go together; they are there afterwards.
 
         Raises:
             ExecutionError: the disk is full.
         """
-        self.bytes += nbytes
-        if self._folder is not None:
-            return self._mapped(nbytes)
-        if self._pinned and _rounded_up(nbytes) * 4 <= nbytes * 5:
-            try:
-                return torch.empty(nbytes, dtype=torch.uint8, pin_memory=True)
-            except RuntimeError:
-                self._pinned = False  # locked memory is limited on some systems; copies are then slower, not wrong
-        return torch.empty(nbytes, dtype=torch.uint8)
+        if self._folder is None:
+            return _Packed(Pack(tensors), self._memory)
+        for tensor in tensors:
+            self.keep(tensor)
+        return _Loose(Pack(tensors), [tensor for tensor in tensors if _where(tensor) in self._ours])
+
+    def keep(self, tensor: Tensor) -> Tensor:
+        """The same tensor, waiting in a file; see `placing.Keep`.
+
+        Raises:
+            ExecutionError: the disk is full.
+        """
+        # Memory that torch did not allocate is a file's: the checkpoint's, or one that was made here.
+        if tensor.nbytes >= _PAGE and tensor.untyped_storage().resizable():
+            pack = Pack([tensor])
+            pack.fill(self._mapped(pack.nbytes))
+            self._ours.add(_where(tensor))
+        return tensor
+
+    def _memory(self, nbytes: int) -> Tensor:
+        return pinned(nbytes) if self._pinned and _rounded_up(nbytes) * 4 <= nbytes * 5 else plain(nbytes)
 
     def _mapped(self, nbytes: int) -> Tensor:
         assert self._folder is not None
@@ -64,6 +111,9 @@ class Homes:
         self._count += 1
         try:
             with path.open("wb") as file:
+                # Room that is only promised would be found missing in the middle of a copy, which ends the process.
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(file.fileno(), 0, nbytes)
                 file.truncate(nbytes)
             return torch.from_file(str(path), shared=True, size=nbytes, dtype=torch.uint8)
         except (OSError, RuntimeError) as error:
@@ -73,9 +123,75 @@ class Homes:
 
     def close(self) -> None:
         """Remove the files. Tensors that live in them stay readable until they are gone, as systems do it."""
+        self._ours.clear()
         if self._folder is not None:
             self._remove()
             self._folder = None
+
+
+class _Packed:
+    """One buffer in main memory."""
+
+    def __init__(self, pack: Pack, memory: Callable[[int], Tensor]) -> None:
+        self.pack, self._buffer = pack, memory(pack.nbytes)
+        pack.fill(self._buffer)
+        self.pinned = self._buffer if self._buffer.is_pinned() else None
+
+    def copy_to(self, buffer: Tensor) -> None:
+        buffer[: self.pack.nbytes].copy_(self._buffer)
+
+    def on(self, device: torch.device) -> Tensor:
+        return self._buffer.to(device, non_blocking=True, copy=True)
+
+    def take_back(self) -> None:
+        self.pack.bind(self._buffer)
+
+    def give_back(self) -> None:
+        self.pack.unbind()
+
+
+class _Loose:
+    """Each tensor where it lies, in a file that is mapped. `ours`: those whose files are removed in the end."""
+
+    pinned: Tensor | None = None
+
+    def __init__(self, pack: Pack, ours: Sequence[Tensor]) -> None:
+        self.pack, self._ours = pack, ours
+        self._values = pack.values()
+
+    def copy_to(self, buffer: Tensor) -> None:
+        self.pack.gather(self._values, buffer)
+
+    def on(self, device: torch.device) -> Tensor:
+        buffer = torch.empty(self.pack.nbytes, dtype=torch.uint8, device=device)
+        self.copy_to(buffer)
+        return buffer
+
+    def take_back(self) -> None:
+        self.pack.restore(self._values)
+
+    def give_back(self) -> None:
+        self.take_back()
+        for tensor in self._ours:
+            tensor.data = tensor.detach().clone(memory_format=torch.preserve_format)
+
+
+def pinned(nbytes: int) -> Tensor:
+    """A buffer `(bytes,)` of uint8 that a GPU fetches by itself; a plain one where the system refuses."""
+    try:
+        return torch.empty(nbytes, dtype=torch.uint8, pin_memory=True)
+    except RuntimeError:
+        return plain(nbytes)  # locked memory is limited on some systems; copies are then slower, not wrong
+
+
+def plain(nbytes: int) -> Tensor:
+    """A buffer `(bytes,)` of uint8."""
+    return torch.empty(nbytes, dtype=torch.uint8)
+
+
+def _where(tensor: Tensor) -> int:
+    """By what a tensor's memory is known."""
+    return tensor.untyped_storage().data_ptr()
 
 
 def _rounded_up(nbytes: int) -> int:

@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from easyanimate_core.offload.homes import Home, pinned
 from easyanimate_core.offload.ring import Lane
 
 __all__ = ["CudaLane", "OpenLane", "StagedLane", "ThreadLane", "open_lane"]
@@ -32,12 +33,12 @@ class ThreadLane:
     """Fetches with one thread, beside a computation that is done when it returns: the CPU.
 
     Args:
-        homes: every block's buffer, in main memory or mapped from a file.
+        homes: where every block waits.
         size: bytes of a slot.
         slots: how many.
     """
 
-    def __init__(self, homes: Sequence[Tensor], size: int, slots: int) -> None:
+    def __init__(self, homes: Sequence[Home], size: int, slots: int) -> None:
         self.slots: Sequence[Tensor] = [torch.empty(size, dtype=torch.uint8) for _ in range(slots)]
         self._homes = homes
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="easyanimate-stream")
@@ -45,7 +46,7 @@ class ThreadLane:
 
     def fetch(self, block: int, slot: int) -> None:
         """See `Lane`. One worker: fetches never overtake each other."""
-        self._coming[slot] = self._worker.submit(_copied, self.slots[slot], self._homes[block])
+        self._coming[slot] = self._worker.submit(self._homes[block].copy_to, self.slots[slot])
 
     def await_slot(self, slot: int) -> None:
         """See `Lane`.
@@ -71,13 +72,13 @@ class CudaLane:
     """Fetches on a copy stream of its own; the host never waits, the streams do.
 
     Args:
-        homes: every block's pinned buffer.
+        homes: where every block waits: in pinned memory, unless someone else says from where it is copied.
         size: bytes of a slot.
         slots: how many.
         device: of the slots.
     """
 
-    def __init__(self, homes: Sequence[Tensor], size: int, slots: int, device: torch.device) -> None:
+    def __init__(self, homes: Sequence[Home], size: int, slots: int, device: torch.device) -> None:
         self.slots: Sequence[Tensor] = [torch.empty(size, dtype=torch.uint8, device=device) for _ in range(slots)]
         self._homes, self._device = homes, device
         self._stream = torch.cuda.Stream(device)
@@ -88,14 +89,16 @@ class CudaLane:
 
     def fetch(self, block: int, slot: int) -> None:
         """See `Lane`."""
-        self.copy_from(self._homes[block], slot)
+        source = self._homes[block].pinned
+        assert source is not None
+        self.copy_from(source, slot)
 
-    def copy_from(self, home: Tensor, slot: int) -> None:
-        """Bring a pinned buffer into a slot, after what was last told to use it."""
+    def copy_from(self, source: Tensor, slot: int) -> None:
+        """Bring a buffer in main memory into a slot, after what was last told to use it."""
         with torch.cuda.stream(self._stream):
             if (done := self._done[slot]) is not None:
                 self._stream.wait_event(done)
-            self.slots[slot][: home.numel()].copy_(home, non_blocking=True)
+            self.slots[slot][: source.numel()].copy_(source, non_blocking=source.is_pinned())
             self._arrived[slot].record(self._stream)
 
     def await_slot(self, slot: int) -> None:
@@ -123,17 +126,17 @@ class StagedLane:
     """Fetches from files to CUDA: a thread reads into pinned memory, a copy stream takes it from there.
 
     Args:
-        homes: every block's buffer, mapped from a file.
+        homes: where every block waits.
         size: bytes of a slot.
         slots: how many, here and there.
         device: of the slots.
     """
 
-    def __init__(self, homes: Sequence[Tensor], size: int, slots: int, device: torch.device) -> None:
+    def __init__(self, homes: Sequence[Home], size: int, slots: int, device: torch.device) -> None:
         self._homes = homes
         self._cuda = CudaLane(homes, size, slots, device)
         self.slots = self._cuda.slots
-        self._stages = [torch.empty(size, dtype=torch.uint8, pin_memory=True) for _ in range(slots)]
+        self._stages = [pinned(size) for _ in range(slots)]
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="easyanimate-stream")
         self._coming: list[Future[None] | None] = [None] * slots
 
@@ -144,9 +147,8 @@ class StagedLane:
     def _bring(self, block: int, slot: int) -> None:
         self._cuda.copied(slot)
         home = self._homes[block]
-        stage = self._stages[slot][: home.numel()]
-        stage.copy_(home)
-        self._cuda.copy_from(stage, slot)
+        home.copy_to(self._stages[slot])
+        self._cuda.copy_from(self._stages[slot][: home.pack.nbytes], slot)
 
     def await_slot(self, slot: int) -> None:
         """See `Lane`; the host waits for the file, the stream for the copy."""
@@ -167,26 +169,26 @@ class StagedLane:
         self.slots, self._stages = [], []
 
 
-def open_lane(homes: Sequence[Tensor], slots: int, device: torch.device) -> OpenLane:
+def open_lane(homes: Sequence[Home], slots: int, device: torch.device) -> OpenLane:
     """The lane for these homes and this device, with slots of the largest home's size."""
-    size = max(home.numel() for home in homes)
+    size = max(home.pack.nbytes for home in homes)
     if device.type != "cuda":
         if device.type == "cpu":
             return ThreadLane(homes, size, slots)
         return _PlainLane(homes, size, slots, device)
-    make: Callable[..., OpenLane] = CudaLane if all(home.is_pinned() for home in homes) else StagedLane
+    make: Callable[..., OpenLane] = CudaLane if all(home.pinned is not None for home in homes) else StagedLane
     return make(homes, size, slots, device)
 
 
 class _PlainLane:
     """Fetches when told to, on devices without streams of their own: everything is done in order."""
 
-    def __init__(self, homes: Sequence[Tensor], size: int, slots: int, device: torch.device) -> None:
+    def __init__(self, homes: Sequence[Home], size: int, slots: int, device: torch.device) -> None:
         self.slots: Sequence[Tensor] = [torch.empty(size, dtype=torch.uint8, device=device) for _ in range(slots)]
         self._homes = homes
 
     def fetch(self, block: int, slot: int) -> None:
-        self.slots[slot][: self._homes[block].numel()].copy_(self._homes[block])
+        self._homes[block].copy_to(self.slots[slot])
 
     def await_slot(self, slot: int) -> None:
         pass
@@ -196,7 +198,3 @@ class _PlainLane:
 
     def close(self) -> None:
         self.slots = []
-
-
-def _copied(slot: Tensor, home: Tensor) -> None:
-    slot[: home.numel()].copy_(home)

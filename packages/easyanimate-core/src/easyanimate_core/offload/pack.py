@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -61,6 +61,20 @@ class Pack:
         """Let the tensors live in a buffer that holds their numbers already."""
         for piece in self._pieces:
             piece.tensor.data = piece.view(buffer)
+
+    def values(self) -> tuple[Tensor, ...]:
+        """Where the tensors' numbers are now."""
+        return tuple(piece.tensor.detach() for piece in self._pieces)
+
+    def gather(self, values: Sequence[Tensor], buffer: Tensor) -> None:
+        """Copy what `values` gave into a buffer, wherever the tensors live meanwhile."""
+        for piece, value in zip(self._pieces, values, strict=True):
+            piece.view(buffer).copy_(value)
+
+    def restore(self, values: Sequence[Tensor]) -> None:
+        """Let the tensors live where they did when `values` was called."""
+        for piece, value in zip(self._pieces, values, strict=True):
+            piece.tensor.data = value
 
     def unbind(self) -> None:
         """Give every tensor memory of its own again, where it is."""

@@ -17,7 +17,7 @@ from easyanimate_core.offload.blocks import parts_of, size_of
 from easyanimate_core.offload.by_role import ByRole, Ledger
 from easyanimate_core.offload.homes import Homes
 from easyanimate_core.offload.options import GroupOptions, SequentialOptions
-from easyanimate_core.offload.pack import Pack, tensors_of
+from easyanimate_core.offload.pack import tensors_of
 from easyanimate_core.placing import Footprint
 
 if TYPE_CHECKING:
@@ -32,45 +32,40 @@ class Unit:
     """Weights that come and go together.
 
     Args:
-        tensors: parameters and buffers; they are laid into buffers of some 512 MiB that stay in main memory: larger
-            ones would waste what systems round pinned memory up to.
-        homes: gives those buffers.
+        tensors: parameters and buffers; in memory they are laid into buffers of some 512 MiB: larger ones would waste
+            what systems round pinned memory up to.
+        homes: where they wait.
         device: where they are computed with.
         ledger: counts.
     """
 
     def __init__(self, tensors: Sequence[Tensor], homes: Homes, device: torch.device, ledger: Ledger) -> None:
-        self._homes: list[tuple[Pack, Tensor]] = []
-        for chunk in _chunks(tensors):
-            pack = Pack(chunk)
-            self._homes.append((pack, homes.make(pack.nbytes)))
-            pack.fill(self._homes[-1][1])
+        self._homes = [homes.make(chunk) for chunk in _chunks(tensors)]
         self._device, self._ledger = device, ledger
-        self.nbytes = sum(pack.nbytes for pack, _ in self._homes)
+        self.nbytes = sum(home.pack.nbytes for home in self._homes)
         self.there = False
 
     def bring(self) -> None:
         """Copy the weights to the device, unless they are there."""
         if not self.there:
-            for pack, home in self._homes:
-                # A copy also where device and home are one memory: what is on the device is what was brought.
-                pack.bind(home.to(self._device, non_blocking=True, copy=True))
+            for home in self._homes:
+                home.pack.bind(home.on(self._device))
             self._ledger.add(self.nbytes)
             self.there = True
 
     def let_go(self) -> None:
-        """Let the weights live at home again; nothing is copied back, for they have not changed."""
+        """Let the weights live at home again."""
         if self.there:
-            for pack, home in self._homes:
-                pack.bind(home)
+            for home in self._homes:
+                home.take_back()
             self._ledger.add(-self.nbytes)
             self.there = False
 
     def give_back(self) -> None:
-        """Let every tensor have memory of its own again, as it was found."""
+        """Leave every tensor as it was found; of the homes, each is gone before the next tensors get memory."""
         self.let_go()
-        for pack, _ in self._homes:
-            pack.unbind()
+        while self._homes:
+            self._homes.pop().give_back()
 
 
 def _chunks(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:

@@ -1,6 +1,7 @@
 """Blocks stream through a ring on the device: block i + 1 is fetched while block i runs.
 
-Weights are packed, one buffer per block, in pinned main memory or in a file; one copy brings a block, none goes back.
+Weights are packed in pinned main memory, one buffer per block, and one copy brings a block; or they stay in the files
+that they were read from, and are packed on their way. None goes back.
 Blocks that stay on the device, as many as a budget allows, are spread evenly, so that every fetch has equally long.
 The output is that of `resident`, bit by bit: the same numbers, in other places.
 """
@@ -11,25 +12,24 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from easyanimate_core.offload.blocks import parts_of, size_of
 from easyanimate_core.offload.by_role import ByRole, Ledger
-from easyanimate_core.offload.homes import Homes
+from easyanimate_core.offload.homes import Home, Homes
 from easyanimate_core.offload.lanes import OpenLane, open_lane
 from easyanimate_core.offload.options import StreamOptions
-from easyanimate_core.offload.pack import Pack
 from easyanimate_core.offload.parts import Unit
 from easyanimate_core.offload.ring import Ring, spread
-from easyanimate_core.placing import Footprint
+from easyanimate_core.placing import Footprint, Keep
 
 if TYPE_CHECKING:
     from easyanimate_core.interfaces import Toolbox
 
 __all__ = ["Stream", "staying"]
 
-_OpenLanes = Callable[[Sequence[Tensor], int, torch.device], OpenLane]
+_OpenLanes = Callable[[Sequence[Home], int, torch.device], OpenLane]
 
 
 class Stream(ByRole["_Streamed"]):
@@ -44,7 +44,7 @@ class Stream(ByRole["_Streamed"]):
         super().__init__()
         self.options = options or StreamOptions()
         self._lanes = lanes
-        self._homes = Homes()
+        self._homes: Homes | None = None
 
     def attach(self, toolbox: Toolbox, device: torch.device) -> None:
         """Pack the modules' weights, block by block; the device holds none until they are used.
@@ -64,18 +64,38 @@ class Stream(ByRole["_Streamed"]):
         """
         if not self.components:
             self.ledger = Ledger()
-            self._homes = Homes(
-                pinned=device.type == "cuda", files=self.options.source == "disk", folder=self.options.folder
-            )
-        self.components[role] = _Streamed(module, self.options, self._homes, device, self.ledger, self._lanes)
+        self.components[role] = _Streamed(module, self.options, self._opened(device), device, self.ledger, self._lanes)
+
+    def keeper(self, device: torch.device) -> Keep | None:
+        """Where weights wait from the moment they are read; see `placing.KeepsInFiles`.
+
+        Raises:
+            ExecutionError: there can be no files.
+        """
+        return self._opened(device).keep if self.options.source == "disk" else None
+
+    def _opened(self, device: torch.device) -> Homes:
+        if self._homes is None:
+            on_disk = self.options.source == "disk"
+            self._homes = Homes(pinned=device.type == "cuda", files=on_disk, folder=self.options.folder)
+        return self._homes
 
     def detach(self) -> None:
-        """Give the modules back: in main memory, without hooks, the file removed."""
+        """Give the modules back, without hooks: in main memory, or in the files that they were read from. Files that
+        were written are removed."""
         super().detach()
-        self._homes.close()
+        if self._homes is not None:
+            self._homes.close()
+            self._homes = None
+
+    def blocks_staying(self) -> dict[str, tuple[int, int]]:
+        """By role: blocks that stay while the component runs, and blocks in all; see `placing.LetsBlocksStay`."""
+        return {role: component.staying for role, component in self.components.items()}
 
     def footprint(self, role: str, module: nn.Module) -> Footprint:
-        """The rest, the ring, and the blocks that stay; see `placing.Foretells`."""
+        """The rest, the ring, and the blocks that stay; see `placing.Foretells`. Files at most: what is stored as it is
+        computed with stays where it was read.
+        """
         parts = parts_of(module)
         sizes, rest = [size_of(own) for own in parts.own], size_of(parts.rest)
         stay = staying(sizes, rest, self.options)
@@ -131,24 +151,22 @@ class _Streamed:
         parts = parts_of(module)
         sizes = [size_of(own) for own in parts.own]
         stay = staying(sizes, size_of(parts.rest), options)
+        self.staying = len(stay), len(sizes)
         steady = [*parts.rest, *(tensor for block in stay for tensor in parts.own[block])]
         self._steady = Unit(steady, homes, device, ledger)
         self._device, self._ledger, self._lanes, self._slots = device, ledger, lanes, options.slots
         number = 0
-        self._packs: dict[int, Pack] = {}
-        self._where: dict[int, Tensor] = {}
+        self._homes: dict[int, Home] = {}
         self._tracks: list[list[int]] = []
         self._hooks: list[RemovableHandle] = []
         for track in parts.tracks:
             numbers = [at for at in range(number, number + len(track)) if at not in stay and parts.own[at]]
             for at in numbers:
-                pack = self._packs[at] = Pack(parts.own[at])
-                self._where[at] = homes.make(pack.nbytes)
-                pack.fill(self._where[at])
+                self._homes[at] = homes.make(parts.own[at])
                 self._hooks += self._hooked(track[at - number], at)
             self._tracks += [numbers] if numbers else []
             number += len(track)
-        self._order = {block: index for index, block in enumerate(self._packs)}
+        self._order = {block: index for index, block in enumerate(self._homes)}
         self._users = 0
         self._lane: OpenLane | None = None
         self._ring: Ring | None = None
@@ -157,11 +175,11 @@ class _Streamed:
         def enter(module: nn.Module, given: tuple[Any, ...]) -> None:
             if self._ring is not None and self._lane is not None:
                 slot = self._ring.enter(self._order[number])
-                self._packs[number].bind(self._lane.slots[slot])
+                self._homes[number].pack.bind(self._lane.slots[slot])
 
         def leave(module: nn.Module, given: tuple[Any, ...], result: Any) -> None:
             if self._ring is not None:
-                self._packs[number].bind(self._where[number])
+                self._homes[number].take_back()
                 self._ring.leave(self._order[number])
 
         return [block.register_forward_pre_hook(enter), block.register_forward_hook(leave, always_call=True)]
@@ -172,8 +190,8 @@ class _Streamed:
         if self._users > 1:
             return
         self._steady.bring()
-        if self._packs:
-            self._lane = self._lanes(list(self._where.values()), self._slots, self._device)
+        if self._homes:
+            self._lane = self._lanes(list(self._homes.values()), self._slots, self._device)
             self._ledger.add(self._ring_bytes())
             tracks = [[self._order[block] for block in track] for track in self._tracks]
             self._ring = Ring(tracks, self._slots, self._lane)
@@ -192,12 +210,12 @@ class _Streamed:
             self._lane = self._ring = None
 
     def _ring_bytes(self) -> int:
-        return self._slots * max(home.numel() for home in self._where.values())
+        return self._slots * max(home.pack.nbytes for home in self._homes.values())
 
     def give_back(self) -> None:
         """Take the hooks away and leave the weights as they were found."""
         for hook in self._hooks:
             hook.remove()
         self._steady.give_back()
-        for pack in self._packs.values():
-            pack.unbind()
+        while self._homes:
+            self._homes.popitem()[1].give_back()

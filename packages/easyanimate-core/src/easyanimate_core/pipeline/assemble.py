@@ -34,7 +34,7 @@ from easyanimate_core.pipeline.components import (
     build_text_encoder,
     build_vae,
 )
-from easyanimate_core.placing import TakesParts
+from easyanimate_core.placing import Keep, KeepsInFiles, StoresByLayer, TakesParts
 from easyanimate_core.presets import Preset
 from easyanimate_core.schema import Choice
 from easyanimate_core.slots import SAMPLERS
@@ -101,20 +101,25 @@ class Assembly:
         components, storage, offload = self.preset.components, self.storage.create(), self.offload.create()
         total = len(components.text_encoders) + 2 + bool(components.image_encoder)
         done = iter(range(1, total + 1))
+        keep = offload.keeper(self.device) if isinstance(offload, KeepsInFiles) else None
 
         def kept(role: str, module: T, place: str = "") -> T:
-            storage.store(role, module)
+            if keep is not None and isinstance(storage, StoresByLayer):
+                storage.store_by_layer(role, module, keep)
+            else:
+                storage.store(role, module)
             if isinstance(offload, TakesParts) and isinstance(module, nn.Module):
                 offload.take(place or role, module, self.device)
             events.emit(StageProgress("load", next(done), total, "components"))
             return module
 
         text = tuple(
-            kept("text", encoder, f"text_{i + 1}" if i else "text") for i, encoder in enumerate(self._text_encoders())
+            kept("text", encoder, f"text_{i + 1}" if i else "text")
+            for i, encoder in enumerate(self._text_encoders(keep))
         )
-        image = kept("image", found) if (found := self._image_encoder()) is not None else None
-        denoiser = kept("denoiser", self._denoiser(events))
-        vae = kept("vae", self.vae(events))
+        image = kept("image", found) if (found := self._image_encoder(keep)) is not None else None
+        denoiser = kept("denoiser", self._denoiser(events, keep))
+        vae = kept("vae", self.vae(events, keep))
         toolbox = Toolbox(
             text_encoders=text,
             denoiser=denoiser,
@@ -132,14 +137,14 @@ class Assembly:
         return toolbox
 
     def sampler(self, choice: Choice[Sampler]) -> Sampler:
-        """The sampler with the checkpoint's options and, above them, those that the choice gives.
+        """The sampler with the checkpoint's options and, above them, those of the preset, then those of the choice.
 
         Raises:
             CheckpointError: the checkpoint's scheduler config does not fit.
         """
-        return build_sampler(choice, self._part("scheduler"))
+        return build_sampler(choice, self._part("scheduler"), self._settings("sampler"))
 
-    def _settings(self, component: Literal["text_encoder", "denoiser", "vae"]) -> dict[str, Any]:
+    def _settings(self, component: Literal["text_encoder", "denoiser", "vae", "sampler"]) -> dict[str, Any]:
         """What the preset says above the checkpoint's config."""
         return self.preset.settings_of(component, half=self.dtype == torch.float16)
 
@@ -154,19 +159,23 @@ class Assembly:
             suffix = f"_{i + 1}" if i else ""
             yield f"text_encoder{suffix}", f"tokenizer{suffix}"
 
-    def _text_encoders(self) -> Iterator[TextEncoder]:
+    def _text_encoders(self, keep: Keep | None) -> Iterator[TextEncoder]:
         for name, folders in zip(self.preset.components.text_encoders, self._text_folders(), strict=True):
             weights, tokenizer = (self._part(folder) for folder in folders)
             length, settings = self.preset.text_length, self._settings("text_encoder")
-            yield build_text_encoder(name, weights, tokenizer, max_length=length, dtype=self.dtype, settings=settings)
+            yield build_text_encoder(
+                name, weights, tokenizer, max_length=length, dtype=self.dtype, settings=settings, keep=keep
+            )
 
-    def _image_encoder(self) -> ImageEncoder | None:
+    def _image_encoder(self, keep: Keep | None) -> ImageEncoder | None:
         name = self.preset.components.image_encoder
-        return None if name is None else build_image_encoder(name, self._part("image_encoder"), dtype=self.dtype)
+        if name is None:
+            return None
+        return build_image_encoder(name, self._part("image_encoder"), dtype=self.dtype, keep=keep)
 
-    def _denoiser(self, events: EventBus) -> Denoiser:
+    def _denoiser(self, events: EventBus, keep: Keep | None) -> Denoiser:
         name, folder = self.preset.components.denoiser, self._part("transformer")
-        given = {"path": self.transformer_path, "motion_path": self.motion_path}
+        given: dict[str, Any] = {"path": self.transformer_path, "motion_path": self.motion_path, "keep": keep}
         settings = self._settings("denoiser")
         denoiser = build_denoiser(name, folder, dtype=self.dtype, **given, settings=settings, events=events)
         if isinstance(denoiser, DeclaresInlets):
@@ -175,15 +184,16 @@ class Assembly:
             raise CheckpointMismatch(f"the denoiser has the inlets '{own}', the preset says '{wanted}'")
         return denoiser
 
-    def vae(self, events: EventBus = SILENT) -> VideoVAE:
-        """The VAE by itself, on the CPU: all that decoding needs.
+    def vae(self, events: EventBus = SILENT, keep: Keep | None = None) -> VideoVAE:
+        """The VAE by itself, on the CPU: all that decoding needs; `keep` gets its weights as they are read.
 
         Raises:
             CheckpointError: something does not fit.
         """
         name, folder = self.preset.components.vae, self._part("vae")
         settings = self._settings("vae")
-        vae = build_vae(name, folder, dtype=self.dtype, path=self.vae_path, settings=settings, events=events)
+        given: dict[str, Any] = {"path": self.vae_path, "keep": keep}
+        vae = build_vae(name, folder, dtype=self.dtype, **given, settings=settings, events=events)
         if self.preset.latent_channels not in (None, vae.compression.channels):
             raise CheckpointMismatch(
                 f"the VAE in '{self.folder}' has {vae.compression.channels} latent channels, "

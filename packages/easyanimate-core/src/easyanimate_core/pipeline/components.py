@@ -20,6 +20,7 @@ from easyanimate_core.checkpoints.source import component_files, read_json, weig
 from easyanimate_core.errors import CheckpointMismatch, EasyAnimateError
 from easyanimate_core.events import SILENT, EventBus, Notice
 from easyanimate_core.interfaces import Denoiser, ImageEncoder, Sampler, TextEncoder, VideoVAE
+from easyanimate_core.placing import Keep
 from easyanimate_core.plugins import active
 from easyanimate_core.registry import Registry, Slot
 from easyanimate_core.schema import Choice
@@ -57,6 +58,7 @@ def build_text_encoder(
     max_length: int | None,
     dtype: torch.dtype,
     settings: Mapping[str, Any] = _NONE,
+    keep: Keep | None = None,
 ) -> TextEncoder:
     """A text encoder of the slot `text_encoders`.
 
@@ -71,6 +73,7 @@ def build_text_encoder(
         max_length: tokens that prompts are padded to; what the tokenizer says when `None`.
         dtype: of the weights in memory.
         settings: further keywords of the factory.
+        keep: gets every weight as it is read; see `checkpoints.load_into`.
 
     Raises:
         CheckpointError: config, tokenizer or weights do not fit.
@@ -80,12 +83,12 @@ def build_text_encoder(
         factory: Callable[..., TextEncoder] = active().registries[TEXT_ENCODERS].load(name)
         encoder = factory(config, tokenizer, max_length=max_length, **settings)
     module = cast("nn.Module", encoder)
-    load_into(module, weight_files(weights), keymap=getattr(encoder, "keymap", None), dtype=dtype)
+    load_into(module, weight_files(weights), keymap=getattr(encoder, "keymap", None), dtype=dtype, keep=keep)
     module.eval()
     return encoder
 
 
-def build_image_encoder(name: str, weights: Path, *, dtype: torch.dtype) -> ImageEncoder:
+def build_image_encoder(name: str, weights: Path, *, dtype: torch.dtype, keep: Keep | None = None) -> ImageEncoder:
     """An image encoder of the slot `image_encoders`.
 
     Its factory is called with the content of `config.json` and of `preprocessor_config.json`, empty when there is
@@ -95,6 +98,7 @@ def build_image_encoder(name: str, weights: Path, *, dtype: torch.dtype) -> Imag
         name: registered name.
         weights: the checkpoint's `image_encoder/` folder.
         dtype: of the weights in memory.
+        keep: as of a text encoder.
 
     Raises:
         CheckpointError: configs or weights do not fit.
@@ -104,7 +108,7 @@ def build_image_encoder(name: str, weights: Path, *, dtype: torch.dtype) -> Imag
         factory = active().registries[IMAGE_ENCODERS].load(name)
         encoder = factory(config, read_json(prepared) if prepared.is_file() else {})
     module = cast("nn.Module", encoder)
-    load_into(module, weight_files(weights), keymap=getattr(encoder, "keymap", None), dtype=dtype)
+    load_into(module, weight_files(weights), keymap=getattr(encoder, "keymap", None), dtype=dtype, keep=keep)
     module.eval()
     return encoder
 
@@ -118,6 +122,7 @@ def build_denoiser(
     motion_path: Path | None = None,
     settings: Mapping[str, Any] = _NONE,
     events: EventBus = SILENT,
+    keep: Keep | None = None,
 ) -> Denoiser:
     """A denoiser of the slot `denoisers`, from the checkpoint's `transformer/` folder.
 
@@ -134,11 +139,12 @@ def build_denoiser(
             Together they have to be whole, as a checkpoint by itself has.
         settings: entries above those of `config.json`.
         events: hears, in a `Notice`, what other weights were read.
+        keep: gets every weight as it is read; see `checkpoints.load_into`.
 
     Raises:
         CheckpointError: config or weights do not fit.
     """
-    return _from_config(DENOISERS, name, _Source("denoiser", folder, settings, path, motion_path), dtype, events)
+    return _from_config(DENOISERS, name, _Source("denoiser", folder, settings, path, motion_path), dtype, events, keep)
 
 
 def build_vae(
@@ -149,23 +155,30 @@ def build_vae(
     path: Path | None = None,
     settings: Mapping[str, Any] = _NONE,
     events: EventBus = SILENT,
+    keep: Keep | None = None,
 ) -> VideoVAE:
     """A VAE of the slot `vaes`, from the checkpoint's `vae/` folder; all else as of a denoiser.
 
     Raises:
         CheckpointError: config or weights do not fit.
     """
-    return _from_config(VAES, name, _Source("vae", folder, settings, path), dtype, events)
+    return _from_config(VAES, name, _Source("vae", folder, settings, path), dtype, events, keep)
 
 
-def build_sampler(choice: Choice[Sampler], folder: Path | None) -> Sampler:
-    """A sampler with the options of the checkpoint's `scheduler/` folder, then those that the request gives.
+def build_sampler(choice: Choice[Sampler], folder: Path | None, settings: Mapping[str, Any] = _NONE) -> Sampler:
+    """A sampler with the options of the checkpoint's `scheduler/` folder, then others, then those of the request.
+
+    Args:
+        choice: of the request, with the options that it gives.
+        folder: the checkpoint's `scheduler/`.
+        settings: options above those of `scheduler_config.json`, where the sampler has them.
 
     Raises:
         CheckpointError: `scheduler_config.json` does not fit.
         InvalidOptions: the request's options do not fit.
     """
     registry = active().registries[SAMPLERS]
+    known = _settings(registry, choice.qualified)
     stored: dict[str, Any] = {}
     if folder is not None:
         path = folder / "scheduler_config.json"
@@ -174,10 +187,9 @@ def build_sampler(choice: Choice[Sampler], folder: Path | None) -> Sampler:
         written_for = str(config.get("_class_name", ""))
         if written_for in registry and registry.get(written_for).qualified != choice.qualified:
             # Written for another sampler: what both know is meant for both.
-            stored = {key: value for key, value in stored.items() if key in _settings(registry, choice.qualified)}
+            stored = {key: value for key, value in stored.items() if key in known}
         else:
             # Configs keep what was meant for the sampler that they were converted from.
-            known = _settings(registry, choice.qualified)
             siblings = [entry.qualified for entry in registry if entry.owner == choice.owner]
             foreign = frozenset().union(*(_settings(registry, name) for name in siblings)) - known
             stored = {key: value for key, value in stored.items() if key not in foreign}
@@ -185,7 +197,8 @@ def build_sampler(choice: Choice[Sampler], folder: Path | None) -> Sampler:
             registry.validate(choice.qualified, stored)
         except EasyAnimateError as error:
             raise CheckpointMismatch(f"'{path}': {error.message}", error.hint) from error
-    return registry.create(choice.qualified, {**stored, **choice.given})
+    above = {key: value for key, value in settings.items() if key in known}
+    return registry.create(choice.qualified, {**stored, **above, **choice.given})
 
 
 def _settings(registry: Registry[Sampler], name: str) -> frozenset[str]:
@@ -218,11 +231,13 @@ class _Source:
         return "' and '".join(str(path) for path in (self.path, self.completing) if path is not None)
 
 
-def _from_config(slot: Slot[T], name: str, source: _Source, dtype: torch.dtype, events: EventBus) -> T:
+def _from_config(
+    slot: Slot[T], name: str, source: _Source, dtype: torch.dtype, events: EventBus, keep: Keep | None
+) -> T:
     files, path = source.place()
     with Archive(files, config=_public(read_json(path)), role=source.role) as archive:
         component, keymap, layout = described(slot, name, archive, source.settings, path)
-        report = fill(cast("nn.Module", component), archive, keymap, dtype=dtype)
+        report = fill(cast("nn.Module", component), archive, keymap, dtype=dtype, keep=keep)
     if given := source.given():
         known = f", layout '{layout}'" if layout else ""
         events.emit(Notice(f"the {source.role} is from '{given}' ({report}{known})"))

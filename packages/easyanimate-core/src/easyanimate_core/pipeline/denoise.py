@@ -132,7 +132,9 @@ def _call(
         latents = torch.cat([latents, latents])
     # Rounding to the loop's dtype (in bf16, 992.4 becomes 992) is part of how released models were sampled.
     rounded = timestep.to(device=latents.device, dtype=latents.dtype).expand(latents.shape[0])
-    return DenoiserCall(index, total, denoiser, denoiser, latents, rounded, text, conditions, guided)
+    return DenoiserCall(
+        index, total, denoiser, denoiser, latents, rounded, text, conditions, guided, apart=toolbox.apart
+    )
 
 
 def _preview(toolbox: Toolbox, latents: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ from easyanimate_core.pipeline.loras import PipelineLoras, with_loaded
 from easyanimate_core.pipeline.options import UpscaleOptions
 from easyanimate_core.pipeline.plan import Plan
 from easyanimate_core.pipeline.walk import run
-from easyanimate_core.placing import memory_mode
+from easyanimate_core.placing import LetsBlocksStay, memory_mode
 from easyanimate_core.plugins import active
 from easyanimate_core.presets import Preset, find_preset, read_config
 from easyanimate_core.registry import Registry
@@ -214,6 +214,14 @@ class Pipeline:
             self.assembly = chosen
             self._tile()
 
+    def placement(self) -> dict[str, Any]:
+        """What followed from offload and storage in the last run, for manifests; see `engine.manifest.Ran`."""
+        decided, loaded = self._decided, self._toolbox
+        found: dict[str, Any] = {name: bool(getattr(decided, name, False)) for name in ("tiled", "apart")}
+        if loaded is not None and isinstance(loaded.offload, LetsBlocksStay):
+            found["staying"] = {role: list(counts) for role, counts in loaded.offload.blocks_staying().items()}
+        return found
+
     def _tile(self) -> None:
         """Decode in tiles where that was decided."""
         vae: Any = None if self._toolbox is None else self._toolbox.vae
@@ -252,6 +260,7 @@ def load(
     storage: str | dict[str, Any] | Choice[Storage] = "auto",
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
+    events: EventBus = SILENT,
 ) -> Pipeline:
     """A pipeline for a model.
 
@@ -267,6 +276,7 @@ def load(
         storage: type in which weights are kept; the original's three memory modes, given as `offload`, decide both.
         device: where to compute; default: CUDA if there is a device, else the CPU.
         dtype: of weights and latents; default: bfloat16 on CUDA, float32 on the CPU.
+        events: hears, as warnings, what of `config` is left out.
 
     Raises:
         UnknownComponent: no such preset, offload or storage.
@@ -275,7 +285,7 @@ def load(
     """
     preset = model if isinstance(model, Preset) else find_preset(model)
     if config is not None:
-        preset = read_config(config).applied(preset)
+        preset = read_config(config, events).applied(preset)
     place = pick_device(device)
     modes = _modes(offload, storage)
     assembly = Assembly(

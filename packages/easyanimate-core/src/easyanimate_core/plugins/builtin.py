@@ -112,6 +112,15 @@ _SAMPLERS: Final = (
         "denoising diffusion implicit models",
         ("v4", "v5"),
     ),
+    # For weights that were distilled for it, which no release is: presets do not list it.
+    (
+        "lcm",
+        "diffusion:Lcm",
+        "LcmOptions",
+        ("LCMScheduler",),
+        "a few steps, for models and LoRAs distilled for it",
+        _BEFORE_V5_1,
+    ),
 )
 """Name, target and options below `easyanimate_core.samplers`, aliases, summary, generations."""
 

@@ -52,6 +52,9 @@ class Settings(Model):
     vae: Mapping[str, Any] = Field(default_factory=dict)
     """By the name that they have in `config.json`."""
 
+    sampler: Mapping[str, Any] = Field(default_factory=dict)
+    """Of samplers that have them, by the name that they have in `scheduler_config.json`; a request's stand above."""
+
 
 class Defaults(Model):
     """What a request gets where it says nothing."""
@@ -233,7 +236,9 @@ class Preset(Model):
             return None
         return self.latent_channels + sum(inlet.width for inlet in self.inlets if inlet.kind == "channels")
 
-    def settings_of(self, component: Literal["text_encoder", "denoiser", "vae"], *, half: bool) -> dict[str, Any]:
+    def settings_of(
+        self, component: Literal["text_encoder", "denoiser", "vae", "sampler"], *, half: bool
+    ) -> dict[str, Any]:
         """Settings above those of the checkpoint.
 
         Args:
@@ -306,7 +311,15 @@ class Preset(Model):
             return choice
         if self.teacache is None:
             raise InvalidRequest(
-                f"there are no coefficients of '{choice.name}' for this model",
-                "Use 'first-block' or 'easycache', which need none, or give 'coefficients'.",
+                f"there are no coefficients of '{choice.name}' for the model '{self.name}'",
+                f"Use 'first-block' or 'easycache', which need none, or give 'coefficients'. They are known for: "
+                f"{', '.join(_with_teacache())}.",
             )
         return replace(choice, options=type(options)(**{**choice.given, "coefficients": self.teacache}))
+
+
+def _with_teacache() -> list[str]:
+    """Models whose coefficients are known."""
+    from easyanimate_core.presets.catalog import all_presets
+
+    return [preset.name for preset in all_presets() if preset.teacache is not None]

@@ -1,19 +1,23 @@
 """The original's model configs: `config/easyanimate_video_v3_slicevae_motion_module.yaml` and its siblings.
 
 There, a model was a folder and one of six YAML files, whose settings stood above the folder's own `config.json`. Here a
-preset says the same. Reading such a file serves those who have changed one.
+preset says the same. Reading such a file serves those who have changed one. The original left out what its classes did
+not know and said nothing; here each such setting is named in a warning.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from easyanimate_core.errors import CheckpointNotFound, InvalidOptions
+from easyanimate_core.events import SILENT, EventBus, Notice
 from easyanimate_core.plugins import active
 from easyanimate_core.schema import Model, parse
 from easyanimate_core.slots import DENOISERS, PRESETS, VAES
+from easyanimate_core.validation import did_you_mean
 
 if TYPE_CHECKING:
     from easyanimate_core.presets.model import Preset
@@ -21,6 +25,29 @@ if TYPE_CHECKING:
 __all__ = ["MotionKwargs", "OriginalConfig", "TextEncoderKwargs", "TransformerKwargs", "VaeKwargs", "read_config"]
 
 _MISSPELT: Final = "Correct the file, or leave it out: the preset has these settings already."
+_EARLY: Final = frozenset(
+    {
+        "patch_3d", "fake_3d", "casual_3d", "casual_3d_upsampler_index", "time_patch_size", "enable_uvit", "qk_norm",
+        "time_position_encoding_before_transformer", "motion_module_type", "motion_module_kwargs",
+        "motion_module_kwargs_even", "motion_module_kwargs_odd", "upcast_attention",
+    }
+)  # fmt: skip
+_LATE: Final = frozenset({"time_position_encoding_type", "add_ref_latent_in_control_model"})
+_RUNS: Final = frozenset(
+    {
+        "mini_batch_encoder", "mini_batch_decoder", "slice_mag_vae", "slice_compression_vae", "cache_compression_vae",
+        "cache_mag_vae",
+    }
+)  # fmt: skip
+_LACKS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
+    {
+        "Transformer3DModel": _LATE | {"time_position_encoding"},
+        "HunyuanTransformer3DModel": _EARLY | {"add_ref_latent_in_control_model"},
+        "EasyAnimateTransformer3DModel": _EARLY | {"basic_block_type", "time_position_encoding"},
+        "AutoencoderKL": _RUNS,
+    }
+)
+"""Settings of a section that one of its classes does not have; the original dropped them."""
 
 
 class MotionKwargs(Model):
@@ -91,7 +118,7 @@ class TextEncoderKwargs(Model):
 
 
 class OriginalConfig(Model):
-    """One of the original's YAML files; a setting that none of the six has is an error that names it."""
+    """One of the original's YAML files: what of it has a meaning here."""
 
     transformer_additional_kwargs: TransformerKwargs = TransformerKwargs()
     vae_kwargs: VaeKwargs = VaeKwargs()
@@ -121,13 +148,11 @@ class OriginalConfig(Model):
                 f"the config is of generation '{self.generation}', the model '{preset.name}' of '{preset.generation}'",
                 f"Models of this generation: {', '.join(same)}.",
             )
-        transformer, vae = _given(self.transformer_additional_kwargs), _given(self.vae_kwargs)
+        denoiser, autoencoder = self.transformer_additional_kwargs.transformer_type, self.vae_kwargs.vae_type
+        transformer, vae = _given(self.transformer_additional_kwargs, denoiser), _given(self.vae_kwargs, autoencoder)
         kinds = active().registries
         components = preset.components.model_copy(
-            update={
-                "denoiser": kinds[DENOISERS].get(transformer.pop("transformer_type", "Transformer3DModel")).name,
-                "vae": kinds[VAES].get(vae.pop("vae_type", "AutoencoderKL")).name,
-            }
+            update={"denoiser": kinds[DENOISERS].get(denoiser).name, "vae": kinds[VAES].get(autoencoder).name}
         )
         text = dict(preset.settings.text_encoder)
         if "masked" in text and "enable_text_attention_mask" in transformer:
@@ -142,12 +167,17 @@ class OriginalConfig(Model):
         return preset.model_copy(update={"components": components, "settings": settings})
 
 
-def read_config(path: str | Path) -> OriginalConfig:
+def read_config(path: str | Path, events: EventBus = SILENT) -> OriginalConfig:
     """Read one of the original's model configs.
+
+    Args:
+        path: a YAML file.
+        events: hears, in a warning each, which settings are left out because such files do not have them, or because
+            the model's class does not; a near miss is named.
 
     Raises:
         CheckpointNotFound: there is no such file.
-        InvalidOptions: it is not YAML, or has a setting that such files do not have; the hint names a near miss.
+        InvalidOptions: it is not YAML, has none of such a file's sections, or a setting's value makes no sense.
     """
     import yaml
 
@@ -160,14 +190,59 @@ def read_config(path: str | Path) -> OriginalConfig:
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InvalidOptions(f"'{path}' is not YAML: {error}", _MISSPELT) from error
+    if not isinstance(data, Mapping) or not data.keys() & OriginalConfig.model_fields.keys():
+        sections = ", ".join(OriginalConfig.model_fields)
+        raise InvalidOptions(
+            f"'{path}' holds no model's settings", f"Give a YAML file of the original's config/; it has: {sections}."
+        )
+    told: list[str] = []
+    config = parse(OriginalConfig, _understood(OriginalConfig, data, "", told), of=f"config '{path}'")
+    transformer, vae = config.transformer_additional_kwargs, config.vae_kwargs
+    told += _not_of_class("transformer_additional_kwargs", transformer, transformer.transformer_type)
+    told += _not_of_class("vae_kwargs", vae, vae.vae_type)
+    for sentence in told:
+        events.emit(Notice(f"config '{path}': {sentence}", "warning"))
+    return config
+
+
+def _understood(kind: type[Model], data: Any, place: str, told: list[str]) -> Any:
+    """A section without the settings that such files do not have, at any depth; appends a sentence for each of them.
+
+    Args:
+        kind: of the section.
+        data: of the file. What is no section is left for validation to refuse.
+        place: of the section in the file, for messages.
+        told: where sentences go.
+    """
     if not isinstance(data, Mapping):
-        raise InvalidOptions(f"'{path}' holds no settings", "Give a YAML file of the original's config/.")
-    return parse(OriginalConfig, data, of=f"config '{path}'")
+        return data
+    kept: dict[Any, Any] = {}
+    for key, value in data.items():
+        if key not in kind.model_fields:
+            near = did_you_mean(str(key), list(kind.model_fields))
+            told.append(f"'{place}{key}' is no setting of such files and is left out. {near}".rstrip())
+        else:
+            inner = _section(kind.model_fields[key].annotation)
+            kept[key] = value if inner is None else _understood(inner, value, f"{place}{key}.", told)
+    return kept
 
 
-def _given(section: Model) -> dict[str, Any]:
-    """What the file says in a section."""
-    return section.model_dump(mode="json", exclude_unset=True)
+def _not_of_class(place: str, section: Model, name: str) -> list[str]:
+    """A sentence for each setting that a section says and its class does not have."""
+    lacking = sorted(section.model_fields_set & _LACKS.get(name, frozenset()))
+    return [f"'{place}.{key}' is no setting of '{name}' and is left out." for key in lacking]
+
+
+def _section(annotation: Any) -> type[Model] | None:
+    """The model that a field holds, perhaps; `None` for a plain value."""
+    kinds = (annotation, *get_args(annotation))
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Model)), None)
+
+
+def _given(section: Model, name: str) -> dict[str, Any]:
+    """What the file says in a section and the section's class has; the class's name aside."""
+    besides = {"transformer_type", "vae_type", *_LACKS.get(name, ())}
+    return section.model_dump(mode="json", exclude_unset=True, exclude=besides)
 
 
 def _generation(name: str) -> str:

@@ -5,7 +5,7 @@ All compute a step in float32 and give latents back in the prediction's dtype.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import torch
 from diffusers import (
@@ -13,8 +13,10 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
+    LCMScheduler,
 )
 
+from easyanimate_core.errors import InvalidRequest
 from easyanimate_core.interfaces import Schedule
 from easyanimate_core.samplers.options import (
     DdimOptions,
@@ -22,6 +24,7 @@ from easyanimate_core.samplers.options import (
     DpmSolverOptions,
     EulerAncestralOptions,
     EulerOptions,
+    LcmOptions,
 )
 from easyanimate_core.samplers.process import VariancePreserving
 from easyanimate_core.samplers.strength import first_step, given
@@ -31,9 +34,17 @@ if TYPE_CHECKING:
 
     from torch import Generator, Tensor
 
-__all__ = ["Ddim", "Diffusion", "DpmSolver", "Euler", "EulerAncestral"]
+__all__ = ["Ddim", "Diffusion", "DpmSolver", "Euler", "EulerAncestral", "Lcm"]
 
 S = TypeVar("S")
+
+# What configs record beside what a sampler here can be told. Diffusers before 0.32 does not know all of it.
+_RECORDED: Final = frozenset(
+    {
+        "thresholding", "dynamic_thresholding_ratio", "sample_max_value", "variance_type", "use_exponential_sigmas",
+        "use_beta_sigmas", "use_flow_sigmas", "flow_shift", "sigma_min", "sigma_max",
+    }
+)  # fmt: skip
 
 
 def _process_of(options: DiffusionOptions) -> VariancePreserving:
@@ -169,8 +180,7 @@ class Ddim(Diffusion[DDIMScheduler]):
 
     def __init__(self, options: DdimOptions | None = None) -> None:
         self.options = options or DdimOptions()
-        recorded = {"eta", "thresholding", "dynamic_thresholding_ratio", "sample_max_value", "variance_type"}
-        super().__init__(self.options, DDIMScheduler(**self.options.model_dump(exclude=recorded)))
+        super().__init__(self.options, DDIMScheduler(**self.options.model_dump(exclude={"eta", *_RECORDED})))
 
     def _move(self, prediction: Tensor, timestep: Tensor, latents: Tensor, generator: Any) -> Tensor:
         moved: Tensor = self._scheduler.step(
@@ -185,7 +195,7 @@ class Euler(_Exploding[EulerDiscreteScheduler]):
 
     def __init__(self, options: EulerOptions | None = None) -> None:
         self.options = options or EulerOptions()
-        super().__init__(self.options, EulerDiscreteScheduler(**self.options.model_dump()))
+        super().__init__(self.options, EulerDiscreteScheduler(**self.options.model_dump(exclude=set(_RECORDED))))
 
 
 class EulerAncestral(_Exploding[EulerAncestralDiscreteScheduler]):
@@ -196,12 +206,34 @@ class EulerAncestral(_Exploding[EulerAncestralDiscreteScheduler]):
         super().__init__(self.options, EulerAncestralDiscreteScheduler(**self.options.model_dump()))
 
 
+class Lcm(_Counting[LCMScheduler]):
+    """Luo et al., "Latent Consistency Models" (2023), algorithm 3: predicts clean latents at once, and noises them
+    again to the next of a few levels. Draws at every step but the last."""
+
+    def __init__(self, options: LcmOptions | None = None) -> None:
+        self.options = options or LcmOptions()
+        super().__init__(self.options, LCMScheduler(**self.options.model_dump(exclude=set(_RECORDED))))
+
+    def schedule(self, steps: int, *, strength: float = 1.0) -> Schedule:
+        """Prepare a run of some of the distillation's steps; see `Diffusion.schedule`.
+
+        Raises:
+            InvalidRequest: an argument is out of range, or the distillation had fewer steps.
+        """
+        if steps > (most := self.options.original_inference_steps):
+            raise InvalidRequest(
+                f"'lcm' is asked for '{steps}' steps, and has {most} to choose from",
+                "A model that was distilled for it needs 2 to 8.",
+            )
+        return super().schedule(steps, strength=strength)
+
+
 class DpmSolver(_Counting[DPMSolverMultistepScheduler]):
     """Lu et al., "DPM-Solver++" (2022), algorithm 2: several predictions make a step of higher order."""
 
     def __init__(self, options: DpmSolverOptions | None = None) -> None:
         self.options = options or DpmSolverOptions()
-        recorded = {"thresholding", "dynamic_thresholding_ratio", "sample_max_value", "variance_type"}
+        recorded = set(_RECORDED)
         if self.options.lambda_min_clipped is None:
             recorded.add("lambda_min_clipped")
         super().__init__(self.options, DPMSolverMultistepScheduler(**self.options.model_dump(exclude=recorded)))

@@ -15,6 +15,7 @@ __all__ = [
     "EulerAncestralOptions",
     "EulerOptions",
     "FlowOptions",
+    "LcmOptions",
     "PndmOptions",
 ]
 
@@ -114,7 +115,15 @@ class _Recorded(_Rescaled):
     """Recorded by released checkpoints; unused, because a learned variance is dropped before a step."""
 
 
-class EulerOptions(_Rescaled):
+class _EvenSigmas(DiffusionOptions):
+    use_exponential_sigmas: Literal[False] = False
+    """Recorded by configs that diffusers wrote lately; spacing evenly in log σ is not supported."""
+
+    use_beta_sigmas: Literal[False] = False
+    """Recorded by configs that diffusers wrote lately; spacing by a beta distribution is not supported."""
+
+
+class EulerOptions(_Rescaled, _EvenSigmas):
     """Euler steps of the probability flow: Karras et al. (2022), algorithm 2 without churn."""
 
     use_karras_sigmas: bool = False
@@ -129,12 +138,18 @@ class EulerOptions(_Rescaled):
     timestep_type: Literal["discrete"] = "discrete"
     """Recorded by released checkpoints."""
 
+    sigma_min: None = None
+    """Recorded by configs that diffusers wrote lately, always empty; the smallest σ is that of training."""
+
+    sigma_max: None = None
+    """Recorded by configs that diffusers wrote lately, always empty; the largest σ is that of training."""
+
 
 class EulerAncestralOptions(_Rescaled):
     """Euler steps that go too far and draw new noise back: stochastic."""
 
 
-class DpmSolverOptions(_Recorded):
+class DpmSolverOptions(_Recorded, _EvenSigmas):
     """DPM-Solver++: Lu et al. (2022). Remembers earlier predictions, so few steps go far."""
 
     solver_order: Literal[1, 2, 3] = 2
@@ -160,6 +175,12 @@ class DpmSolverOptions(_Recorded):
 
     final_sigmas_type: Literal["zero", "sigma_min"] = "zero"
     """Where the last step ends: at clean data, or at the smallest σ of training."""
+
+    use_flow_sigmas: Literal[False] = False
+    """Recorded by configs that diffusers wrote lately; for flow matching there is the sampler `flow`."""
+
+    flow_shift: float = 1.0
+    """Recorded by configs that diffusers wrote lately; unused without `use_flow_sigmas`."""
 
     lambda_min_clipped: Annotated[float, Field(allow_inf_nan=True)] | None = None
     """Leave out levels whose log signal-to-noise ratio is lower; none when empty."""
@@ -201,3 +222,25 @@ class DdimOptions(_Recorded):
 
     eta: float = Field(default=0.0, ge=0.0, le=1.0)
     """Noise drawn at every step: 0 is deterministic, 1 is as much as in DDPM."""
+
+
+class LcmOptions(_Recorded):
+    """Latent consistency models: Luo et al. (2023). A few steps, with a model or a LoRA that was distilled for it."""
+
+    timestep_spacing: Literal["linspace", "leading", "trailing"] = "leading"
+    """Recorded by configs; unused: steps are taken from those of the distillation."""
+
+    original_inference_steps: int = Field(default=50, ge=1)
+    """Steps that the model was distilled from; a run takes some of them."""
+
+    timestep_scaling: float = Field(default=10.0, gt=0.0)
+    """How fast a step trusts the prediction more than its input; as in the distillation."""
+
+    clip_sample: bool = False
+    """Keep the predicted clean latents within ±`clip_sample_range`."""
+
+    clip_sample_range: float = Field(default=1.0, gt=0.0)
+    """See `clip_sample`."""
+
+    set_alpha_to_one: bool = True
+    """Recorded by configs; unused: the last step ends at the prediction."""

@@ -7,7 +7,7 @@
 | `easycache` | the network's input and output | the whole network | Zhou et al., arXiv:2507.02860 |
 | `cfg-gate` | the difference that guidance makes | the unguided half | Castillo et al., arXiv:2312.12487 |
 
-With a threshold of 0 each gives exactly what the network gives.
+With a threshold of 0 each gives exactly what the network gives; `cfg-gate` with `after` 1.
 """
 
 from __future__ import annotations

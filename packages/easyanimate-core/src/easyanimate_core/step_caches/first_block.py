@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from easyanimate_core.errors import InvalidRequest
-from easyanimate_core.step_caches.memory import Tally, relative_change
+from easyanimate_core.step_caches.memory import Tally, relative_change, whole
 from easyanimate_core.step_caches.options import FirstBlockOptions
 from easyanimate_core.stepping import SplitsTrunk
 
@@ -46,20 +46,30 @@ class FirstBlock:
 
     def predict(self, call: DenoiserCall, then: Predict) -> Tensor:
         """Run the first block, and the others when it says so; see `StepCache`."""
-        tally, denoiser = self._tally, call.denoiser
-        assert isinstance(denoiser, SplitsTrunk)
-        tokens = call.tokens()
-        first = denoiser.first(tokens)
-        change = first.video - tokens.video
-        before, added = tally.like("change", change), tally.like("added", first.video)
+        tally, batches = self._tally, call.batches()
+        tokens = [batch.tokens() for batch in batches]
+        first = [_split(batch.denoiser).first(own) for batch, own in zip(batches, tokens, strict=True)]
+        change = whole([after.video - own.video for after, own in zip(first, tokens, strict=True)])
+        before, added = tally.like("change", change), tally.like("added", first[0].video, times=len(batches))
         if before is not None and added is not None and not call.last:
             off = relative_change(change, before)
             if off < self.options.threshold:
                 tally.skipped(call.index, off)
-                return call.answered(first.replaced(first.video + added))
-        done = denoiser.rest(first)
-        tally.kept["change"], tally.kept["added"] = change, done.video - first.video
-        return call.answered(done)
+                shares = added.chunk(len(batches))
+                return whole(
+                    [b.answered(f.replaced(f.video + s)) for b, f, s in zip(batches, first, shares, strict=True)]
+                )
+        answers, changes = [], []
+        for batch, own in zip(batches, first, strict=True):
+            done = _split(batch.denoiser).rest(own)
+            changes.append(done.video - own.video)
+            answers.append(batch.answered(done))
+        tally.kept["change"], tally.kept["added"] = change, whole(changes)
+        return whole(answers)
+
+    def tokens_kept(self) -> float:
+        """What the first block added, and what the others did; see `KeepsTokens`."""
+        return 2
 
     def report(self) -> CacheReport:
         """What was skipped; the error is the first block's change at the worst step."""
@@ -72,3 +82,9 @@ class FirstBlock:
     def recall(self, memory: Mapping[str, Tensor]) -> None:
         """See `CacheMemory`."""
         self._tally.recall(memory)
+
+
+def _split(denoiser: object) -> SplitsTrunk:
+    """A denoiser that `begin` has let through."""
+    assert isinstance(denoiser, SplitsTrunk)
+    return denoiser

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from easyanimate_core.stepping import CacheReport
 
-__all__ = ["Tally", "mean_size", "relative_change"]
+__all__ = ["Tally", "mean_size", "relative_change", "whole"]
 
 
 class Tally:
@@ -49,13 +49,19 @@ class Tally:
         self.accumulated, self._error = (float(number) for number in memory["numbers"])
         self._skipped = [bool(skipped) for skipped in memory["skipped"]]
 
-    def like(self, name: str, wanted: Tensor) -> Tensor | None:
-        """What is kept under a name, on the device of `wanted`; `None` when there is nothing of that shape."""
+    def like(self, name: str, wanted: Tensor, *, times: int = 1) -> Tensor | None:
+        """What is kept under a name, on the device of `wanted`; `None` when there is nothing of that shape, with as
+        many times the samples."""
         kept = self.kept.get(name)
-        if kept is None or kept.shape != wanted.shape:
+        if kept is None or kept.shape != (times * wanted.shape[0], *wanted.shape[1:]):
             return None
         self.kept[name] = kept = kept.to(wanted.device)
         return kept
+
+
+def whole(parts: Sequence[Tensor]) -> Tensor:
+    """The samples of all parts, `(B, …)`; of one part, itself."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
 def relative_change(now: Tensor, before: Tensor) -> float:

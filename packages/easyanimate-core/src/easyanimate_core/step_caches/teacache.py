@@ -12,14 +12,14 @@ from functools import reduce
 from typing import TYPE_CHECKING
 
 from easyanimate_core.errors import InvalidRequest
-from easyanimate_core.step_caches.memory import Tally, relative_change
+from easyanimate_core.step_caches.memory import Tally, relative_change, whole
 from easyanimate_core.step_caches.options import TeaCacheOptions
 from easyanimate_core.stepping import ShowsChange
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from easyanimate_core.interfaces import Denoiser
+    from easyanimate_core.interfaces import Denoiser, Tokens
     from easyanimate_core.stepping import CacheReport, DenoiserCall, Predict
 
 __all__ = ["TeaCache"]
@@ -58,26 +58,41 @@ class TeaCache:
 
     def predict(self, call: DenoiserCall, then: Predict) -> Tensor:
         """Run the blocks, or add what they added last; see `StepCache`."""
-        tally, denoiser = self._tally, call.denoiser
-        tokens = call.tokens()
-        assert isinstance(denoiser, ShowsChange)
-        seen = denoiser.probe(tokens)[:, :: self.options.every].contiguous()
-        before, added = tally.like("seen", seen), tally.like("added", tokens.video)
+        tally, batches = self._tally, call.batches()
+        tokens = [batch.tokens() for batch in batches]
+        seen = whole([self._seen(batch, own) for batch, own in zip(batches, tokens, strict=True)])
+        before, added = tally.like("seen", seen), tally.like("added", tokens[0].video, times=len(batches))
         tally.kept["seen"] = seen
         if before is not None and added is not None and not call.last:
             tally.accumulated += self._foretold(relative_change(seen, before))
             if tally.accumulated < self.options.threshold and self.options.threshold > 0:
                 tally.skipped(call.index, tally.accumulated)
-                return call.answered(tokens.replaced(tokens.video + added))
+                shares = added.chunk(len(batches))
+                return whole(
+                    [b.answered(t.replaced(t.video + s)) for b, t, s in zip(batches, tokens, shares, strict=True)]
+                )
         tally.accumulated = 0.0
-        done = denoiser.trunk(tokens)
-        tally.kept["added"] = done.video - tokens.video
-        return call.answered(done)
+        answers, changes = [], []
+        for batch, own in zip(batches, tokens, strict=True):
+            done = batch.denoiser.trunk(own)
+            changes.append(done.video - own.video)
+            answers.append(batch.answered(done))
+        tally.kept["added"] = whole(changes)
+        return whole(answers)
+
+    def _seen(self, call: DenoiserCall, tokens: Tokens) -> Tensor:
+        """Of the first block's input, the tokens that are compared."""
+        assert isinstance(call.denoiser, ShowsChange)
+        return call.denoiser.probe(tokens)[:, :: self.options.every].contiguous()
 
     def _foretold(self, change: float) -> float:
         """The polynomial at `change`, by Horner's rule."""
         assert self.options.coefficients is not None
         return reduce(lambda value, coefficient: value * change + coefficient, self.options.coefficients, 0.0)
+
+    def tokens_kept(self) -> float:
+        """What the trunk added, and what is compared; see `KeepsTokens`."""
+        return 1 + 1 / self.options.every
 
     def report(self) -> CacheReport:
         """What was skipped; the error is the accumulated change at the worst step."""

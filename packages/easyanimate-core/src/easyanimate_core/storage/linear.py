@@ -11,8 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from easyanimate_core.kernels.scaled_linear import quantise, scaled_linear
+from easyanimate_core.placing import Keep
 
-__all__ = ["StoredLinear", "keep_narrow", "replace_linears"]
+__all__ = ["StoredLinear", "in_memory", "keep_narrow", "replace_linears"]
+
+
+def in_memory(tensor: Tensor) -> Tensor:
+    """Leaves a tensor where it is; see `placing.Keep`."""
+    return tensor
 
 
 class StoredLinear(nn.Linear):
@@ -26,7 +32,13 @@ class StoredLinear(nn.Linear):
     weight_scale: Tensor | None
 
     def __init__(
-        self, linear: nn.Linear, dtype: torch.dtype, *, scaled: bool = True, narrow_bias: bool = False
+        self,
+        linear: nn.Linear,
+        dtype: torch.dtype,
+        *,
+        scaled: bool = True,
+        narrow_bias: bool = False,
+        keep: Keep = in_memory,
     ) -> None:
         nn.Module.__init__(self)
         self.in_features, self.out_features = linear.in_features, linear.out_features
@@ -35,7 +47,7 @@ class StoredLinear(nn.Linear):
             scale = torch.empty(self.out_features, dtype=torch.float32, device="meta")
         elif scaled:
             weight, scale = quantise(weight, dtype)
-        self.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
+        self.weight = nn.Parameter(keep(weight.to(dtype)), requires_grad=False)
         self.register_buffer("weight_scale", scale, persistent=False)
         bias = linear.bias
         if bias is not None and narrow_bias:
@@ -49,8 +61,15 @@ class StoredLinear(nn.Linear):
         return y
 
 
-def replace_linears(module: nn.Module, dtype: torch.dtype, *, scaled: bool = True, narrow_bias: bool = False) -> None:
-    """Put a `StoredLinear` in the place of every linear layer below a module, one at a time.
+def replace_linears(
+    module: nn.Module,
+    dtype: torch.dtype,
+    *,
+    scaled: bool = True,
+    narrow_bias: bool = False,
+    keep: Keep = in_memory,
+) -> None:
+    """Put a `StoredLinear` in the place of every linear layer below a module, one at a time; `keep` gets its weight.
 
     A weight that two layers share stays as it is: it would be kept twice.
     """
@@ -61,10 +80,10 @@ def replace_linears(module: nn.Module, dtype: torch.dtype, *, scaled: bool = Tru
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is nn.Linear and uses[id(child.weight)] == 1:
-                setattr(parent, name, StoredLinear(child, dtype, scaled=scaled, narrow_bias=narrow_bias))
+                setattr(parent, name, StoredLinear(child, dtype, scaled=scaled, narrow_bias=narrow_bias, keep=keep))
 
 
-def keep_narrow(layer: nn.Module, dtype: torch.dtype) -> None:
+def keep_narrow(layer: nn.Module, dtype: torch.dtype, keep: Keep = in_memory) -> None:
     """Keep a layer's own parameters in a narrow type, and widen them while it runs.
 
     Every call makes wide copies and drops them again; what is kept is never written.
@@ -72,7 +91,7 @@ def keep_narrow(layer: nn.Module, dtype: torch.dtype) -> None:
     narrow = {name: p for name, p in layer.named_parameters(recurse=False) if p.is_floating_point()}
     wide = {name: parameter.dtype for name, parameter in narrow.items()}
     for name, parameter in narrow.items():
-        layer.register_parameter(name, nn.Parameter(parameter.detach().to(dtype), requires_grad=False))
+        layer.register_parameter(name, nn.Parameter(keep(parameter.detach().to(dtype)), requires_grad=False))
     kept: dict[str, nn.Parameter | None] = {}
 
     def widen(module: nn.Module, given: tuple[Any, ...]) -> None:

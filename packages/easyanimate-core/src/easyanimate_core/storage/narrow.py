@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from easyanimate_core.errors import InvalidOptions
-from easyanimate_core.storage.linear import StoredLinear, keep_narrow, replace_linears
+from easyanimate_core.placing import Keep
+from easyanimate_core.storage.linear import StoredLinear, in_memory, keep_narrow, replace_linears
 from easyanimate_core.storage.options import Float8Options, Int8Options
 
 __all__ = ["Float8", "Int8"]
@@ -25,8 +26,12 @@ class Int8:
 
     def store(self, role: str, module: Any) -> None:
         """Replace the component's linear layers; see `placing.Storage`."""
+        self.store_by_layer(role, module, in_memory)
+
+    def store_by_layer(self, role: str, module: Any, keep: Keep) -> None:
+        """The same, one layer after the other; see `placing.StoresByLayer`."""
         if _meant(self.options.only, role, module):
-            replace_linears(module, torch.int8)
+            replace_linears(module, torch.int8, keep=keep)
 
 
 class Float8:
@@ -45,15 +50,20 @@ class Float8:
         Raises:
             InvalidOptions: everything is to be narrow, and a parameter belongs to no layer that is called.
         """
+        self.store_by_layer(role, module, in_memory)
+
+    def store_by_layer(self, role: str, module: Any, keep: Keep) -> None:
+        """The same, one layer after the other; see `placing.StoresByLayer`."""
         options = self.options
         if not _meant(options.only, role, module):
             return
         if options.everything:
             _check_owned(module)
-        replace_linears(module, torch.float8_e4m3fn, scaled=options.scaled, narrow_bias=options.everything)
+        narrow = torch.float8_e4m3fn
+        replace_linears(module, narrow, scaled=options.scaled, narrow_bias=options.everything, keep=keep)
         if options.everything:
             for _, layer in _other_layers(module):
-                keep_narrow(layer, torch.float8_e4m3fn)
+                keep_narrow(layer, narrow, keep)
 
 
 def _meant(only: Sequence[str], role: str, module: Any) -> bool:
@@ -77,5 +87,5 @@ def _check_owned(module: nn.Module) -> None:
             full = f"{path}.{name}".lstrip(".")
             raise InvalidOptions(
                 f"'{type(module).__name__}' cannot be kept in float8 whole: '{full}' belongs to no layer of its own",
-                "Leave 'everything' out: linear layers are then kept so, and the rest stays as it is.",
+                "Leave 'everything' out (--offload model --storage float8): only linear layers are kept so.",
             )

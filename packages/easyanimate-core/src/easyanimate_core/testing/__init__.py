@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from easyanimate_core.testing.contracts.conditioner import ConditionerContract
     from easyanimate_core.testing.contracts.contract import Contract, close, draw, ensure, rule, rules_of
     from easyanimate_core.testing.contracts.denoiser import DenoiserContract
+    from easyanimate_core.testing.contracts.image_encoder import ImageEncoderContract
     from easyanimate_core.testing.contracts.placement import OffloadContract, StorageContract
     from easyanimate_core.testing.contracts.plugin import PluginContract
     from easyanimate_core.testing.contracts.preset import PresetContract
@@ -46,6 +47,7 @@ __all__ = [
     "Contract",
     "DenoiserContract",
     "FormatContract",
+    "ImageEncoderContract",
     "OffloadContract",
     "PluginContract",
     "PresetContract",
@@ -78,6 +80,7 @@ _HOMES: Final = MappingProxyType(
         "Contract": "contracts.contract",
         "DenoiserContract": "contracts.denoiser",
         "FormatContract": "contracts.checkpoint_format",
+        "ImageEncoderContract": "contracts.image_encoder",
         "OffloadContract": "contracts.placement",
         "PluginContract": "contracts.plugin",
         "PresetContract": "contracts.preset",

@@ -13,6 +13,7 @@ from easyanimate_core.testing.contracts.checkpoint_format import FormatContract
 from easyanimate_core.testing.contracts.command import CommandContract
 from easyanimate_core.testing.contracts.conditioner import ConditionerContract
 from easyanimate_core.testing.contracts.denoiser import DenoiserContract
+from easyanimate_core.testing.contracts.image_encoder import ImageEncoderContract
 from easyanimate_core.testing.contracts.placement import OffloadContract, StorageContract
 from easyanimate_core.testing.contracts.plugin import PluginContract
 from easyanimate_core.testing.contracts.preset import PresetContract
@@ -33,6 +34,7 @@ CONTRACTS: Final[Mapping[str, type[Contract]]] = MappingProxyType(
         kind.slot: kind
         for kind in (
             TextEncoderContract,
+            ImageEncoderContract,
             DenoiserContract,
             VideoVAEContract,
             SamplerContract,

@@ -175,8 +175,7 @@ class Block(nn.Module):
         if self.skip_norm is not None and self.skip_linear is not None:
             assert skip is not None
             x = self.skip_linear(self.skip_norm(torch.cat([x, skip], dim=-1)))
-        if self.t_embed is not None:
-            x = self.t_embed(x, frames)
+        x = self.placed(x, frames)
         x = x + self.attn1(self.norm1(x, temb), rotary=rotary if self.turned else None)
         x = x + self.attn2(self.norm2(x), text, rotary)
         if self.attn_clip is not None and self.norm_clip is not None:
@@ -184,6 +183,11 @@ class Block(nn.Module):
             x = x + self._seen(self.attn_clip(self.norm_clip(x), picture, rotary))
         fed: Tensor = self.ff(self.norm3(x))
         return x + (fed if self.norm4 is None else self.norm4(fed))
+
+    def placed(self, x: Tensor, frames: int) -> Tensor:
+        """`x (B, S, D)` with each frame's position in time, if the block adds it."""
+        y: Tensor = x if self.t_embed is None else self.t_embed(x, frames)
+        return y
 
     def _seen(self, x: Tensor) -> Tensor:
         """What attention to a picture adds."""

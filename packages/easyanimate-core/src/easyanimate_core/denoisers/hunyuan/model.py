@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -300,14 +300,36 @@ class Hunyuan(ModelMixin, ConfigMixin, PeftAdapterMixin):
 
     def trunk(self, tokens: HunyuanTokens) -> HunyuanTokens:
         """All blocks and the final norms."""
-        x, layers = tokens.video, len(self.blocks)
-        kept: list[Tensor] = []
-        for i, block in enumerate(self.blocks):
-            skip = kept.pop() if i > layers // 2 else None
-            x = self._run(block, x, tokens, skip)
-            if i < layers // 2 - 1:
+        return self._from(0, tokens)
+
+    def first(self, tokens: HunyuanTokens) -> HunyuanTokens:
+        """The first block alone; see `SplitsTrunk`."""
+        return tokens.replaced(self._run(self.blocks[0], tokens.video, tokens, None))
+
+    def rest(self, tokens: HunyuanTokens) -> HunyuanTokens:
+        """All other blocks and the final norms."""
+        return self._from(1, tokens)
+
+    def _from(self, start: int, tokens: HunyuanTokens) -> HunyuanTokens:
+        """All blocks, or all but the first, which has made `tokens`, and the final norms."""
+        x, half = tokens.video, len(self.blocks) // 2
+        kept = [x] if 0 < start < half else []
+        for i, block in enumerate(list(self.blocks)[start:], start):
+            x = self._run(block, x, tokens, kept.pop() if i > half else None)
+            if i < half - 1:
                 kept.append(x)
         return tokens.replaced(self.norm_out(x, tokens.temb))
+
+    def probe(self, tokens: HunyuanTokens) -> Tensor:
+        """The first block's normalised and shifted video input `(B, S, D)`; see `ShowsChange`."""
+        block = cast("Block", self.blocks[0])
+        y: Tensor = block.norm1(block.placed(tokens.video, tokens.grid[0]), tokens.temb)
+        return y
+
+    def steady_modules(self) -> tuple[nn.Module, ...]:
+        """What `probe` reads of the first block; see `KeepsSteady`."""
+        block = cast("Block", self.blocks[0])
+        return (block.norm1,) if block.t_embed is None else (block.norm1, block.t_embed)
 
     def _run(self, block: nn.Module, video: Tensor, tokens: HunyuanTokens, skip: Tensor | None) -> Tensor:
         arguments = (video, tokens.text, tokens.temb, *tokens.rotary, tokens.grid[0], tokens.picture, skip)

@@ -3,28 +3,46 @@
 from __future__ import annotations
 
 import math
-from typing import cast
+from typing import NamedTuple, cast
 
 from diffusers.models.attention import FeedForward
 from torch import Tensor, nn
 
 from easyanimate_core.denoisers.layers import AdaLayerNormZero
-from easyanimate_core.denoisers.mmdit.fused import (
-    add_gated,
-    add_gated_and_modulate,
-    feed_forward,
-    joint_heads,
-    modulate,
-)
+from easyanimate_core.denoisers.mmdit import fused
+from easyanimate_core.denoisers.mmdit.plain import add_gated, joint_heads, modulate
+from easyanimate_core.denoisers.mmdit.products import feed_forward, linear
+from easyanimate_core.denoisers.mmdit.window import SlidingWindow
 from easyanimate_core.interfaces import AttentionBackend
 from easyanimate_core.kernels.attention.reference import Sdpa
-from easyanimate_core.kernels.op import fusing
 
-__all__ = ["Block", "BlockVectors", "Projections"]
+__all__ = ["Block", "BlockVectors", "Projections", "Step"]
 
-BlockVectors = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
-"""What a block takes from the time embedding: shift, scale and gate of video, then of text, `(B, 1, D)` each, for
-attention and for the feed-forward."""
+BlockVectors = tuple[Tensor, Tensor]
+"""What a block takes from the time embedding: shift, scale and gate of video, then of text, `(B, 6, D)`, for attention
+and for the feed-forward."""
+
+
+class Step(NamedTuple):
+    """What a block is given besides its streams.
+
+    Attributes:
+        temb: time embedding `(B, T)`.
+        cos: of the rotation, `(S, head_dim)`.
+        sin: the same.
+        vectors: what `Block.vectors(temb)` gives, if it is known already; `(1, 6, D)` serve all samples.
+        window: what the block attends to, if not to everything.
+        text_out: whether anyone reads the new text; if not, it is not computed.
+        fused: text and video lie in one buffer; see `easyanimate_core.denoisers.mmdit.fused`.
+    """
+
+    temb: Tensor
+    cos: Tensor
+    sin: Tensor
+    vectors: BlockVectors | None = None
+    window: SlidingWindow | None = None
+    text_out: bool = True
+    fused: bool = False
 
 
 class Projections(nn.Module):
@@ -43,13 +61,9 @@ class Projections(nn.Module):
 
     def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """`(B, L, D)` to query, key and value, each `(B, N, L, head_dim)`."""
-        q, k, v = (head.transpose(1, 2) for head in self.heads_of(x))
+        layers = (self.to_q, self.to_k, self.to_v)
+        q, k, v = (linear(layer, x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in layers)
         return self.norm_q(q), self.norm_k(k), v
-
-    def heads_of(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """`(B, L, D)` to query, key and value as projected, each `(B, L, N, head_dim)`."""
-        q, k, v = (linear(x).unflatten(-1, (self.heads, -1)) for linear in (self.to_q, self.to_k, self.to_v))
-        return q, k, v
 
     def longest(self) -> tuple[float, float]:
         """No query, and no key, is longer than this: a layer norm's output before its weight has length √head_dim."""
@@ -61,8 +75,7 @@ class Projections(nn.Module):
 
     def out(self, x: Tensor) -> Tensor:
         """`(B, N, L, head_dim)` to `(B, L, D)`."""
-        y: Tensor = self.to_out[0](x.transpose(1, 2).flatten(2))
-        return y
+        return linear(self.to_out[0], x.transpose(1, 2).flatten(2))
 
 
 class Block(nn.Module):
@@ -104,57 +117,42 @@ class Block(nn.Module):
         head_dim = self.attn1.norm_q.weight.numel()
         return max(q for q, _ in sides) * max(k for _, k in sides) / math.sqrt(head_dim)
 
-    def _attend(
-        self, video: Tensor, text: Tensor, rotary: tuple[Tensor, Tensor], text_out: bool
-    ) -> tuple[Tensor, Tensor | None]:
+    def _attend(self, video: Tensor, text: Tensor, step: Step) -> tuple[Tensor, Tensor | None]:
         """Attention over [text, video]; positions turn only the video part. No mask: padding is attended."""
         length = text.shape[1]
         text_side = self.attn2 if self.attn2 is not None else self.attn1
-        q, k, v = joint_heads((text_side, text), (self.attn1, video), rotary)
-        # On a CPU, fewer queries round differently; there the text's are asked too.
-        if not text_out and fusing(video):
-            return self.attn1.out(self.backend(q[:, :, length:], k, v)), None
-        joint = self.backend(q, k, v)
-        if not text_out:
-            return self.attn1.out(joint[:, :, length:]), None
-        return self.attn1.out(joint[:, :, length:]), text_side.out(joint[:, :, :length])
+        heads = joint_heads((text_side, text), (self.attn1, video), (step.cos, step.sin))
+        joint = self.backend(*heads) if step.window is None else step.window(*heads, self.backend)
+        attended = self.attn1.out(joint[:, :, length:])
+        return attended, text_side.out(joint[:, :, :length]) if step.text_out else None
 
-    def forward(
-        self,
-        video: Tensor,
-        text: Tensor,
-        temb: Tensor,
-        cos: Tensor,
-        sin: Tensor,
-        vectors: BlockVectors | None = None,
-        text_out: bool = True,
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, streams: list[Tensor], step: Step) -> list[Tensor]:
         """New video and text.
 
         Args:
-            video: `(B, S, D)`.
-            text: `(B, L, D)`.
-            temb: `(B, T)`.
-            cos: `(S, head_dim)`.
-            sin: the same.
-            vectors: what `vectors(temb)` gives, if it is known already.
-            text_out: whether anyone reads the new text; if not, it is not computed, and `text` comes back as it was.
+            streams: video `(B, S, D)` and text `(B, L, D)`; with `step.fused`, what `fused.run` takes.
+            step: what else the block needs.
+
+        Returns:
+            As `streams`; where `step.text_out` is false, the text comes back as it was.
         """
-        before, after = self.vectors(temb) if vectors is None else vectors
-        shift, scale, gate, text_shift, text_scale, text_gate = before
+        if step.fused:
+            return fused.run(self, streams, step)
+        video, text = streams
+        before, after = self.vectors(step.temb) if step.vectors is None else step.vectors
+        shift, scale, gate, text_shift, text_scale, text_gate = before.split(1, dim=1)
         normed = modulate(self.norm1.norm, video, scale, shift)
         normed_text = modulate(self.norm1.norm, text, text_scale, text_shift)
-        attended, attended_text = self._attend(normed, normed_text, (cos, sin), text_out)
+        attended, attended_text = self._attend(normed, normed_text, step)
 
-        shift, scale, ff_gate, text_shift, text_scale, text_ff_gate = after
-        video, normed = add_gated_and_modulate(self.norm2.norm, video, attended, gate, scale, shift)
-        video = add_gated(video, self._fed(self.ff, normed), ff_gate)
+        shift, scale, ff_gate, text_shift, text_scale, text_ff_gate = after.split(1, dim=1)
+        video = add_gated(video, attended, gate)
+        video = add_gated(video, self._fed(self.ff, modulate(self.norm2.norm, video, scale, shift)), ff_gate)
         if attended_text is None:
-            return video, text
-        text, normed_text = add_gated_and_modulate(
-            self.norm2.norm, text, attended_text, text_gate, text_scale, text_shift
-        )
-        return video, add_gated(text, self._fed(self.txt_ff or self.ff, normed_text), text_ff_gate)
+            return [video, text]
+        text = add_gated(text, attended_text, text_gate)
+        normed_text = modulate(self.norm2.norm, text, text_scale, text_shift)
+        return [video, add_gated(text, self._fed(self.txt_ff or self.ff, normed_text), text_ff_gate)]
 
     def _fed(self, module: nn.Module, x: Tensor) -> Tensor:
         fed = feed_forward(module, x)

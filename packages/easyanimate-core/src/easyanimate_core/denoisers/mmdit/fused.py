@@ -1,116 +1,151 @@
-"""Where a block meets the kernels: one narrow function for each.
+"""A block on a GPU, in few kernels and little memory.
 
-On a CPU, and wherever gradients are wanted, modules are called one after the other. On a GPU the same weights go to one
-kernel, provided that nobody has wrapped the modules: an offload hook or an adapter must see its module called.
+Text and video lie in one buffer, token after token with the batch inside, text first: `(L + S, B, D)`. So the text of a
+whole batch is one matrix and its video another. Every projection is a plain product that writes where attention or the
+next norm reads it, nothing is joined or copied, and each op of ours is one launch for both.
+
+What a feed-forward makes is added by the next block, in one pass with that block's norm; until then it waits beside the
+residual stream. Blocks hand both on in one list, which they change, so that nobody further up holds memory that is done
+with.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from easyanimate_core.denoisers.rotary import apply_rotary
+from easyanimate_core.denoisers.mmdit.products import MANY, Weights, layers_of, readable, tanh_gelu, wrapped
 from easyanimate_core.kernels.ada_norm import ada_norm
 from easyanimate_core.kernels.gate_residual_norm import gate_residual_norm
-from easyanimate_core.kernels.op import fusing
 from easyanimate_core.kernels.qk_norm_rope import qk_norm_rope
 
 if TYPE_CHECKING:
-    from easyanimate_core.denoisers.mmdit.block import Projections
+    from easyanimate_core.denoisers.mmdit.block import Block, Step
 
-__all__ = ["add_gated", "add_gated_and_modulate", "feed_forward", "joint_heads", "modulate"]
-
-_KINDS = (torch.float32, torch.float16, torch.bfloat16)
+__all__ = ["fusable", "joined", "parted", "run"]
 
 
-def _bare(module: nn.Module, x: Tensor) -> bool:
-    """Whether a module's weights may be read instead of calling it: nobody hooked it, and they are where `x` is."""
-    if "forward" in vars(module) or module._forward_hooks or module._forward_pre_hooks:
-        return False
-    return all(p is None or (p.device == x.device and p.dtype in _KINDS) for p in module._parameters.values())
+def fusable(block: Block) -> bool:
+    """Whether nobody has wrapped this block's norms, whose weights the kernels read without calling them."""
+    sides = [side for side in (block.attn1, block.attn2) if side is not None]
+    norms = [block.norm1.norm, block.norm2.norm, *(norm for side in sides for norm in (side.norm_q, side.norm_k))]
+    return not any(map(wrapped, norms))
 
 
-def modulate(norm: nn.Module, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """`norm(x)·(1 + scale) + shift` for `x (B, S, D)` and vectors `(B, 1, D)`; `norm` is a layer norm."""
-    if fusing(x) and _bare(norm, x):
-        return ada_norm(x, *_affine(norm), scale, shift, _eps(norm))
-    y: Tensor = norm(x)
-    # Nobody else holds what a norm has just made: it is changed in place, which gives the same bits sooner.
-    return y * (1 + scale) + shift if torch.is_grad_enabled() else y.mul_(1 + scale).add_(shift)
+def joined(streams: list[Tensor]) -> list[Tensor]:
+    """Video `(B, S, D)` and text `(B, L, D)` in one buffer `(L + S, B, D)`; the list is emptied."""
+    text, video = streams.pop().transpose(0, 1), streams.pop().transpose(0, 1)
+    return [torch.cat([text, video])]
 
 
-def add_gated_and_modulate(
-    norm: nn.Module, x: Tensor, y: Tensor, gate: Tensor, scale: Tensor, shift: Tensor
-) -> tuple[Tensor, Tensor]:
-    """`r = x + gate·y`, and `modulate` of it."""
-    if fusing(x) and _bare(norm, x):
-        return gate_residual_norm(x, y, gate, *_affine(norm), scale, shift, _eps(norm))
-    x = add_gated(x, y, gate)
-    return x, modulate(norm, x, scale, shift)
-
-
-def add_gated(x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
-    """`x + gate·y`; on a GPU in one pass, rounded once. Without gradients `y` is given away."""
-    if fusing(x):
-        return torch.addcmul(x, gate, y)
-    return x + gate * y if torch.is_grad_enabled() else y.mul_(gate).add_(x)
-
-
-def joint_heads(
-    text: tuple[Projections, Tensor], video: tuple[Projections, Tensor], rotary: tuple[Tensor, Tensor]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Query, key and value of [text, video], `(B, N, L + S, head_dim)` each.
+def parted(streams: list[Tensor], text: int) -> list[Tensor]:
+    """Video `(B, S, D)` and text `(B, L, D)` with everything added; the list is emptied.
 
     Args:
-        text: projections and states `(B, L, D)`.
-        video: the same, `(B, S, D)`.
-        rotary: cos and sin `(S, head_dim)` that turn the video's heads.
+        streams: as a block left them.
+        text: how many of the tokens are text; none after a block whose text nobody reads.
     """
-    (text_side, text_states), (video_side, states) = text, video
-    norms = [text_side.norm_q, text_side.norm_k, video_side.norm_q, video_side.norm_k]
-    if fusing(states) and all(_bare(norm, states) and norm.elementwise_affine for norm in norms):
-        weights = [p for norm in norms for p in (norm.weight, norm.bias)]
-        streams = text_side.heads_of(text_states), video_side.heads_of(states)
-        return qk_norm_rope(*streams, weights[:4], weights[4:], *rotary, video_side.norm_q.eps)
-    q, k, v = video_side.qkv(states)
-    text_q, text_k, text_v = text_side.qkv(text_states)
-    turn = apply_rotary if torch.is_grad_enabled() or q.device.type != "cpu" else _turned
-    q, k = turn(q, *rotary), turn(k, *rotary)
-    return torch.cat([text_q, q], dim=2), torch.cat([text_k, k], dim=2), torch.cat([text_v, v], dim=2)
+    gates, y, x = streams.pop(), streams.pop(), streams.pop()
+    video, words = x[text:].addcmul_(gates[:, 2], y[text:]), x[:text]
+    if text:
+        words.addcmul_(gates[:, 5], y[:text])
+    return [part.transpose(0, 1).contiguous() for part in (video, words)]
 
 
-def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """As `apply_rotary`, as a product of complex numbers: the same bits in one pass instead of five."""
-    pairs = torch.view_as_complex(x.float().contiguous().unflatten(-1, (-1, 2)))
-    turned = torch.view_as_real(pairs * torch.complex(cos[:, ::2], sin[:, ::2])).flatten(-2)
-    return turned.to(x.dtype)
+def run(block: Block, streams: list[Tensor], step: Step) -> list[Tensor]:
+    """One block.
+
+    Args:
+        block: holds the weights.
+        streams: the residual stream `(L + S, B, D)`; after another block also what waits to be added to it, and that
+            block's vectors, which gate it. The list is changed.
+        step: what else the block is given.
+
+    Returns:
+        The three for the next block; of the video alone where `step.text_out` is false.
+    """
+    before, after = block.vectors(step.temb) if step.vectors is None else step.vectors
+    text = streams[0].shape[0] - step.cos.shape[0]
+    normed = [_added(streams, block.norm1.norm, before, text)]
+    attended = _attended(block, normed, text, step)
+    if not step.text_out:
+        streams[0], text = streams[0][text:], 0
+    streams += [attended, before]
+    del attended
+    fed = _added(streams, block.norm2.norm, after, text)
+    if block.txt_ff is not None and text:
+        _feed(block, block.txt_ff, fed[:text])
+    _feed(block, block.ff, fed if block.txt_ff is None else fed[text:])
+    return [*streams, fed, after]
 
 
-def feed_forward(module: nn.Module, x: Tensor) -> Tensor:
-    """A feed-forward of diffusers' kind; on a GPU its tanh-GELU is the epilogue of the first product."""
-    net = getattr(module, "net", None)
-    layers: list[Any] = list(net) if isinstance(net, nn.ModuleList) else [None]
-    first = layers[0]
-    linear = getattr(first, "proj", None)
-    tanh = getattr(first, "approximate", None) == "tanh"
-    # torch's own CPU path of this call computes another GELU, so it is for CUDA alone.
-    if x.is_cuda and fusing(x) and tanh and type(linear) is nn.Linear and _bare(linear, x) and _bare(module, x):
-        assert linear is not None
-        if linear.bias is not None and linear.weight.dtype == x.dtype:
-            flat = torch._addmm_activation(linear.bias, x.flatten(0, -2), linear.weight.t(), use_gelu=True)
-            y: Tensor = flat.unflatten(0, x.shape[:-1])
-            for layer in layers[1:]:
-                y = layer(y)
-            return y
-    out: Tensor = module(x)
-    return out
+def _added(streams: list[Tensor], norm: nn.Module, vectors: Tensor, text: int) -> Tensor:
+    """What waits is added to the residual stream, which then is alone in the list; returns it normed and modulated."""
+    affine, eps = (norm._parameters.get("weight"), norm._parameters.get("bias")), float(getattr(norm, "eps"))  # noqa: B009
+    if len(streams) == 1:
+        return ada_norm(streams[0], *affine, vectors, text, eps)
+    gates, y, x = streams.pop(), streams.pop(), streams.pop()
+    x, normed = gate_residual_norm(x, y, gates, *affine, vectors, text, eps)
+    streams.append(x)
+    return normed
 
 
-def _affine(norm: nn.Module) -> tuple[Tensor | None, Tensor | None]:
-    return norm._parameters.get("weight"), norm._parameters.get("bias")
+def _attended(block: Block, given: list[Tensor], text: int, step: Step) -> Tensor:
+    """Attention over all tokens of the one tensor given, which is taken; `(L + S, B, D)`, or `(S, B, D)`."""
+    (normed,) = given
+    given.clear()
+    video, words = block.attn1, block.attn1 if block.attn2 is None else block.attn2
+    asking = text if step.text_out else 0
+    q = _projected(words.to_q, video.to_q, normed[text - asking :], asking)
+    k = _projected(words.to_k, video.to_k, normed, text)
+    v = _projected(words.to_v, video.to_v, normed, text)
+    del normed
+    rotary, eps, heads = (step.cos, step.sin), video.norm_q.eps, (video.heads, -1)
+    q = qk_norm_rope(q.unflatten(-1, heads), _affine(words.norm_q), _affine(video.norm_q), rotary, eps)
+    k = qk_norm_rope(k.unflatten(-1, heads), _affine(words.norm_k), _affine(video.norm_k), rotary, eps)
+    out = block.backend(*(x.permute(1, 2, 0, 3) for x in (q, k, v.unflatten(-1, heads))))
+    del q, k, v
+    return _projected(words.to_out[0], video.to_out[0], out.permute(2, 0, 1, 3).flatten(2), asking)
 
 
-def _eps(norm: nn.Module) -> float:
-    return float(getattr(norm, "eps"))  # noqa: B009  (typed access to an attribute of nn.Module)
+def _projected(words: nn.Module, video: nn.Module, x: Tensor, text: int) -> Tensor:
+    """The first `text` tokens of `x (T, B, D)` through one layer, the others through another, into one buffer."""
+    if text == 0 or words is video:
+        whole: Tensor = video(x)
+        return whole
+    y = torch.empty_like(x)
+    for layer, part, out in ((words, x[:text], y[:text]), (video, x[text:], y[text:])):
+        if (weights := readable(layer, part)) is None:
+            out.copy_(layer(part))
+        else:
+            _write(part.flatten(0, 1), weights, out.flatten(0, 1))
+    return y
+
+
+def _write(x: Tensor, weights: Weights, out: Tensor) -> None:
+    """`x·wᵀ + b` of matrices, written where it belongs."""
+    weight, bias = weights
+    if bias is None:
+        torch.mm(x, weight.t(), out=out)
+    else:
+        torch.addmm(bias, x, weight.t(), out=out)
+
+
+def _feed(block: Block, module: nn.Module, x: Tensor) -> None:
+    """A feed-forward's result takes the place of what it was given, `(T, B, D)`; half of it at a time where that is
+    much, because what lives between its products is four times as wide."""
+    layers = layers_of(module, x)
+    rows = x.flatten(0, 1)
+    for part in rows.chunk(2) if rows.shape[0] >= 2 * MANY else (rows,):
+        if layers is None:
+            part.copy_(module(part))
+        else:
+            _write(tanh_gelu(part, layers[0]), layers[1], part)
+        if block.norm3 is not None:
+            part.copy_(block.norm3(part))
+
+
+def _affine(norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
+    return norm.weight, norm.bias

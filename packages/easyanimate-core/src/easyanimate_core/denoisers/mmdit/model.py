@@ -16,12 +16,15 @@ from torch import Tensor, nn
 from easyanimate_core.data import Inlet, Inpainting, TextEmbedding
 from easyanimate_core.denoisers.inlets import check_channels, joined
 from easyanimate_core.denoisers.layers import RMSNorm, Timestep
-from easyanimate_core.denoisers.mmdit.block import Block, BlockVectors
-from easyanimate_core.denoisers.mmdit.fused import modulate
+from easyanimate_core.denoisers.mmdit import fused
+from easyanimate_core.denoisers.mmdit.block import Block, BlockVectors, Step
+from easyanimate_core.denoisers.mmdit.plain import modulate
 from easyanimate_core.denoisers.mmdit.prepared import Known, PreparedMMDiT, prepare
+from easyanimate_core.denoisers.mmdit.window import SlidingWindow
 from easyanimate_core.denoisers.rotary import rotary_3d
 from easyanimate_core.errors import CheckpointMismatch, IncompatibleConditions
 from easyanimate_core.interfaces import UsesBound
+from easyanimate_core.kernels.op import fusing
 
 __all__ = ["MMDiT", "MMDiTTokens"]
 
@@ -76,11 +79,13 @@ class MMDiT(ModelMixin, ConfigMixin, PeftAdapterMixin):
     The constructor's arguments are the keys of a released `config.json`; defaults are those of the released
     code when a key is missing. The first `mmdit_layers` blocks have own weights for text.
 
+    The blocks of `swa_layers` attend within windows, which no release does; see `SlidingWindow`.
+
     With `ref_channels` and `clip_channels`, the weights for tokens of reference pictures are kept and saved, and
     nothing reads them: no release feeds them, and the code that would read them drops the text.
 
     Raises:
-        CheckpointMismatch: the config asks for `swa_layers`, which no released model uses.
+        CheckpointMismatch: the config's `swa_layers` name a block that is not there.
     """
 
     _supports_gradient_checkpointing = True
@@ -126,9 +131,9 @@ class MMDiT(ModelMixin, ConfigMixin, PeftAdapterMixin):
         resize_inpaint_mask_directly: bool = False,
     ) -> None:
         super().__init__()
-        if swa_layers:
-            what = f"the config sets 'swa_layers' to '{swa_layers}', which no released checkpoint does"
-            raise CheckpointMismatch(what, "Set it to null.")
+        if beyond := [index for index in swa_layers or () if not 0 <= index < num_layers]:
+            what = f"the config's 'swa_layers' name the block '{beyond[0]}', and there are {num_layers}"
+            raise CheckpointMismatch(what, "Blocks are counted from 0.")
         self.inlets: tuple[Inlet, ...] = ()
         self.gradient_checkpointing = False
         self._build()
@@ -245,40 +250,57 @@ class MMDiT(ModelMixin, ConfigMixin, PeftAdapterMixin):
         return torch.cat([proj(part.states) for proj, part in zip(projections, text, strict=False)], dim=1)
 
     def trunk(self, tokens: MMDiTTokens) -> MMDiTTokens:
-        """All blocks and the final norms."""
-        video, text = tokens.video, tokens.text
-        for index in range(len(self.transformer_blocks)):
-            video, text = self._run(index, video, text, tokens)
-        return tokens.replaced(self.norm_out(self.norm_final(video), tokens.temb))
+        """All blocks and the final norms. The video that came is let go as soon as the blocks have theirs, unless
+        somebody else holds it."""
+        streams, others = [tokens.video, tokens.text], tokens.replaced(tokens.video.new_empty(0))
+        del tokens
+        return self._closed(others, self._through(streams, others, range(len(self.transformer_blocks))))
 
-    def _run(self, index: int, video: Tensor, text: Tensor, tokens: MMDiTTokens) -> tuple[Tensor, Tensor]:
-        """Block number `index`; nobody reads the text that the last one would make."""
+    def _through(self, streams: list[Tensor], tokens: MMDiTTokens, which: range) -> list[Tensor]:
+        """Video and text through some of the blocks; the list is changed."""
+        plain = not which or bool(self.config.swa_layers) or not fusing(streams[0])
+        together = not plain and all(map(fused.fusable, self.blocks))
+        streams[:] = fused.joined(streams) if together else streams
+        for index in which:
+            streams[:] = self._run(index, streams, tokens, together)
+        # Of the last block's text nobody reads anything.
+        return fused.parted(streams, tokens.text.shape[1] if self._read(which[-1]) else 0) if together else streams
+
+    def _read(self, index: int) -> bool:
+        """Whether anyone reads the text of block number `index`."""
+        return index + 1 < len(self.transformer_blocks)
+
+    def _run(self, index: int, streams: list[Tensor], tokens: MMDiTTokens, together: bool) -> list[Tensor]:
         block = self.transformer_blocks[index]
         vectors = None if tokens.vectors is None else tokens.vectors[index]
-        read = index + 1 < len(self.transformer_blocks)
-        arguments = (video, text, tokens.temb, *tokens.rotary, vectors, read)
+        windows = index in (self.config.swa_layers or ())
+        window = SlidingWindow(tokens.grid, tokens.text.shape[1]) if windows else None
+        step = Step(tokens.temb, *tokens.rotary, vectors, window, self._read(index), together)
         if torch.is_grad_enabled() and self.gradient_checkpointing:
-            result = self._gradient_checkpointing_func(block, *arguments)
-        else:
-            result = block(*arguments)
-        return result[0], result[1]
+            checkpointed: list[Tensor] = self._gradient_checkpointing_func(block, list(streams), step)
+            return checkpointed
+        result: list[Tensor] = block(streams, step)
+        return result
+
+    def _closed(self, tokens: MMDiTTokens, streams: list[Tensor]) -> MMDiTTokens:
+        """The final norms."""
+        return tokens.replaced(self.norm_out(self.norm_final(streams[0]), tokens.temb))
 
     def first(self, tokens: MMDiTTokens) -> MMDiTTokens:
         """The first block alone; see `SplitsTrunk`."""
-        video, text = self._run(0, tokens.video, tokens.text, tokens)
+        video, text = self._through([tokens.video, tokens.text], tokens, range(1))
         return replace(tokens, video=video, text=text)
 
     def rest(self, tokens: MMDiTTokens) -> MMDiTTokens:
         """All other blocks and the final norms."""
-        video, text = tokens.video, tokens.text
-        for index in range(1, len(self.transformer_blocks)):
-            video, text = self._run(index, video, text, tokens)
-        return tokens.replaced(self.norm_out(self.norm_final(video), tokens.temb))
+        which = range(1, len(self.transformer_blocks))
+        return self._closed(tokens, self._through([tokens.video, tokens.text], tokens, which))
 
     def probe(self, tokens: MMDiTTokens) -> Tensor:
         """The first block's modulated video input `(B, S, D)`; see `ShowsChange`."""
         norm = self.blocks[0].norm1
-        shift, scale, *_ = norm.vectors(tokens.temb) if tokens.vectors is None else tokens.vectors[0][0]
+        vectors = norm.vectors(tokens.temb) if tokens.vectors is None else tokens.vectors[0][0]
+        shift, scale, *_ = vectors.split(1, dim=1)
         return modulate(norm.norm, tokens.video, scale, shift)
 
     def steady_modules(self) -> tuple[nn.Module, ...]:

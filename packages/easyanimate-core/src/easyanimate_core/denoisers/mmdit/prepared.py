@@ -7,7 +7,7 @@ that of the loop, sample for sample, so results do not change.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,7 +31,7 @@ class Known:
         given: the text that was projected, by which it is known again.
         text: projected, `(B, L, D)`.
         temb: time embedding `(B, T)`; all samples have the same timestep.
-        vectors: of every block, for the batch's common timestep, `(1, 1, D)` each.
+        vectors: of every block, for the batch's common timestep, `(1, 6, D)` each.
     """
 
     given: tuple[Tensor, ...]
@@ -69,9 +69,10 @@ class PreparedMMDiT:
         """As `MMDiT.embed`; the timestep is the one that this step was prepared for, the same for all samples."""
         return self.model.embed(latents, timestep, text, conditions, known=self.known)
 
-    def trunk(self, tokens: MMDiTTokens) -> MMDiTTokens:
-        """As `MMDiT.trunk`."""
-        return self.model.trunk(tokens)
+    @property
+    def trunk(self) -> Callable[[MMDiTTokens], MMDiTTokens]:
+        """`MMDiT.trunk` itself: a call in between would hold the tokens that it lets go of."""
+        return self.model.trunk
 
     def probe(self, tokens: MMDiTTokens) -> Tensor:
         """As `MMDiT.probe`."""
@@ -116,7 +117,7 @@ def prepare(
     for block in blocks:
         for of_step, temb in zip(found, tembs, strict=True):
             before, after = block.vectors(temb)
-            of_step.append((tuple(v[:1].clone() for v in before), tuple(v[:1].clone() for v in after)))
+            of_step.append((before[:1].clone(), after[:1].clone()))
     return tuple(
         PreparedMMDiT(model, Known(given, projected, temb, tuple(vectors)))
         for temb, vectors in zip(tembs, found, strict=True)

@@ -48,12 +48,15 @@ class Block(nn.Module):
         self.ff = FeedForward(width, dropout=dropout, activation_fn=activation)
         self.scale_shift_table = nn.Parameter(torch.randn(6, width) / width**0.5)
 
+    def told(self, modulation: Tensor) -> tuple[Tensor, ...]:
+        """Shift, scale and gate of attention, then of the feed-forward, `(B, 1, D)` each, from `(B, 6, D)`."""
+        return (self.scale_shift_table + modulation)[:, :, None].unbind(1)
+
     def forward(
         self, video: Tensor, text: Tensor, mask: Tensor, modulation: Tensor, grid: tuple[int, int, int]
     ) -> Tensor:
         """`video (B, S, D)`, `text (B, L, D)`, `mask (B, 1, 1, L)`, `modulation (B, 6, D)` to new video tokens."""
-        told = (self.scale_shift_table + modulation)[:, :, None].unbind(1)
-        shift, scale, gate, ff_shift, ff_scale, ff_gate = told
+        shift, scale, gate, ff_shift, ff_scale, ff_gate = self.told(modulation)
         normed = self.norm1(video) * (1 + scale) + shift
         within = self.attn1(normed.unflatten(1, (grid[0], -1)).flatten(0, 1))
         video = video + gate * within.reshape(video.shape)

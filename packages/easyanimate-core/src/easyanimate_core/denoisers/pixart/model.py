@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Final, Literal, cast
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -246,15 +246,40 @@ class PixArt(ModelMixin, ConfigMixin, PeftAdapterMixin):
 
     def trunk(self, tokens: PixArtTokens) -> PixArtTokens:
         """All blocks and the final norm."""
-        video, kept = tokens.video, list[Tensor]()
-        for index, block in enumerate(self.transformer_blocks):
-            if self.long_connect_fc is not None and index >= _SKIPS_BEGIN:
-                video = video + self.long_connect_fc[index - _SKIPS_BEGIN](kept.pop())
+        return self._from(0, tokens)
+
+    def first(self, tokens: PixArtTokens) -> PixArtTokens:
+        """The first block alone; see `SplitsTrunk`."""
+        return tokens.replaced(self._run(self.transformer_blocks[0], tokens.video, tokens))
+
+    def rest(self, tokens: PixArtTokens) -> PixArtTokens:
+        """All other blocks and the final norm."""
+        return self._from(1, tokens)
+
+    def _from(self, start: int, tokens: PixArtTokens) -> PixArtTokens:
+        """All blocks, or all but the first, which has made `tokens`, and the final norm."""
+        video, skips = tokens.video, self.long_connect_fc
+        kept = [video] if start and skips is not None else []
+        for index, block in enumerate(list(self.transformer_blocks)[start:], start):
+            if skips is not None and index >= _SKIPS_BEGIN:
+                video = video + skips[index - _SKIPS_BEGIN](kept.pop())
             video = self._run(block, video, tokens)
-            if self.long_connect_fc is not None and index < _SKIPS:
+            if skips is not None and index < _SKIPS:
                 kept.append(video)
         shift, scale = (self.scale_shift_table + tokens.temb[:, None]).chunk(2, dim=1)
         return tokens.replaced(self.norm_out(video) * (1 + scale) + shift)
+
+    def probe(self, tokens: PixArtTokens) -> Tensor:
+        """The first block's modulated video input `(B, S, D)`; see `ShowsChange`."""
+        block = cast("Block", self.transformer_blocks[0])
+        shift, scale, *_ = block.told(tokens.modulation)
+        y: Tensor = block.norm1(tokens.video) * (1 + scale) + shift
+        return y
+
+    def steady_modules(self) -> tuple[nn.Module, ...]:
+        """What `probe` reads of the first block; see `KeepsSteady`."""
+        block = cast("Block", self.transformer_blocks[0])
+        return block.norm1, nn.ParameterList([block.scale_shift_table])
 
     def _run(self, block: nn.Module, video: Tensor, tokens: PixArtTokens) -> Tensor:
         arguments = (video, tokens.text, tokens.mask, tokens.modulation, tokens.grid)

@@ -1,7 +1,8 @@
 """What a request will take on a device, before anything is read: memory, disk and time, and the best way to run it.
 
-`counting` watches a computation on the meta device · `sketch` builds a model there · `devices` says what GPUs can do ·
-`predict` puts them together for one placement · `choose` compares placements · `table` the original's sizes.
+`counting` watches a computation on the meta device · `sketch` builds a model there, `releases` says how large ·
+`devices` says what GPUs can do, `past` what this one did · `predict` puts them together for one placement · `choose`
+compares placements · `auto` takes one.
 
 Everything is computed from the real modules at their real sizes; speeds of devices are estimates, and times are
 intervals.
@@ -16,14 +17,16 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from easyanimate_core.engine.planner.choose import RunPlan, plan_run
     from easyanimate_core.engine.planner.devices import Device, find_device
+    from easyanimate_core.engine.planner.past import Past
     from easyanimate_core.engine.planner.predict import Interval, Prediction
 
-__all__ = ["Device", "Interval", "Prediction", "RunPlan", "find_device", "plan_run"]
+__all__ = ["Device", "Interval", "Past", "Prediction", "RunPlan", "find_device", "plan_run"]
 
 _HOMES: Final = MappingProxyType(
     {
         "Device": "devices",
         "Interval": "predict",
+        "Past": "past",
         "Prediction": "predict",
         "RunPlan": "choose",
         "find_device": "devices",

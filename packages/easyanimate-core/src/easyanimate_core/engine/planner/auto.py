@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Decision", "settled"]
 
-_CANNOT: Final = (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, StopIteration, TypeError)
-"""What a third party's network may raise when it is asked to run without weights."""
-
 _SMALL: Final = GIB // 2  # of files: fits wherever a video does
 
 
@@ -64,9 +61,8 @@ def settled(assembly: Assembly, before: Decision | None, request: GenerationRequ
     asked = assembly if before is None else before.asked
     if before is not None and before.wanted == wanted:
         return before
-    streams = asked.offload.name == "stream" and request.vram_budget is not None
-    if asked.offload.name != "auto" and not streams:
-        # Who names a placement gets it, whatever the planner would foresee.
+    if asked.offload.name != "auto" and request.vram_budget is None:
+        # Who names a placement gets it, whatever the planner would foresee; a budget is kept or refused.
         return Decision(_plain(asked), asked, wanted)
     if (plain := _obvious(asked, request)) is not None:
         return Decision(plain, asked, wanted)
@@ -95,18 +91,19 @@ def _obvious(asked: Assembly, request: GenerationRequest) -> Assembly | None:
 
 
 def _planned(plain: Decision, request: GenerationRequest, events: EventBus) -> Decision:
-    """What the planner says; `plain` for a model that it cannot count."""
+    """What the planner says; `plain` for a third party's model that it cannot count."""
     from easyanimate_core.engine.planner.choose import plan_run
     from easyanimate_core.engine.planner.devices import this_device
+    from easyanimate_core.engine.planner.sketch import Uncountable
 
     asked = plain.asked
     device = this_device(asked.device)
     open_ = request.model_copy(update={"offload": asked.offload, "storage": asked.storage})
     try:
         plan = plan_run(open_, asked.preset, device, folder=asked.folder, dtype=asked.dtype)
-    except _CANNOT as error:
-        what = f"the planner cannot count '{asked.preset.name}' ({error}); weights stay on the device"
-        events.emit(Notice(what, "warning"))
+    except Uncountable as error:
+        # Who makes a model of their own need not make it run without weights.
+        events.emit(Notice(f"{error.message}; weights stay on the device", "warning"))
         return plain
     found = plan.taken()
     events.emit(Notice(f"placement: {found.name}; up to {written_bytes(found.vram.high)} on '{device.name}' foreseen"))

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
 from easyanimate_core.data import Geometry
+from easyanimate_core.engine.planner.counting import Counts
 from easyanimate_core.engine.planner.devices import Device
+from easyanimate_core.engine.planner.past import Past, calibrated
 from easyanimate_core.engine.planner.predict import Prediction, Work, in_tiles, one_by_one, predict, work_of
-from easyanimate_core.engine.planner.sketch import LENGTH, Sketch, folder_of, sketch
+from easyanimate_core.engine.planner.sketch import Sketch, folder_of, sketch
 from easyanimate_core.errors import OutOfMemory
 from easyanimate_core.pipeline.fit import whole_frames
 from easyanimate_core.pipeline.settled import Settled
@@ -21,6 +23,7 @@ from easyanimate_core.presets import Preset
 from easyanimate_core.request import GenerationRequest
 from easyanimate_core.schema import Choice
 from easyanimate_core.slots import OFFLOAD, STORAGE
+from easyanimate_core.stepping import KeepsTokens
 
 if TYPE_CHECKING:
     from easyanimate_core.interfaces import OffloadStrategy, Storage
@@ -56,7 +59,7 @@ class RunPlan:
         least = min(self.others, key=lambda other: other.vram.high)
         raise OutOfMemory(
             f"the request does not fit: {least.short} (least of all: {least.name})",
-            "Ask for fewer frames or a smaller size, or free memory that other programs hold.",
+            "Ask for fewer frames or a smaller size, allow more, or free memory that other programs hold.",
         )
 
 
@@ -92,18 +95,17 @@ class Counted:
         settled, geometry = Settled.of(request), _geometry(request, self.preset, model)
         key = (geometry, settled.steps, settled.guided)
         if key not in self._works:
-            length = self.preset.text_length or LENGTH
-            self._works[key] = work_of(
-                model, geometry, settled.steps, guided=settled.guided, length=length, dtype=self.dtype
-            )
-        work = self._works[key]
+            self._works[key] = work_of(model, geometry, settled.steps, guided=settled.guided, dtype=self.dtype)
+        caches = [choice.create() for choice in request.step_caches]
+        kept = sum(cache.tokens_kept() for cache in caches if isinstance(cache, KeepsTokens))
+        work = replace(self._works[key], cached=round(kept * self._works[key].tokens))
         limit = min(device.memory, request.vram_budget or device.memory)
         roomy = device.reserved + work.waiting + 1.3 * work.decode.peak <= limit
         if roomy or (device.kind == "cpu" and request.vram_budget is None):
             return work
         if (key, "tiled") not in self._works:
             self._works[key, "tiled"] = in_tiles(work, model, geometry, self.dtype)
-        return self._works[key, "tiled"]
+        return replace(self._works[key, "tiled"], cached=work.cached)
 
 
 def plan_run(
@@ -114,6 +116,7 @@ def plan_run(
     folder: Path | None = None,
     dtype: torch.dtype | None = None,
     counted: Counted | None = None,
+    past: Past | None = None,
 ) -> RunPlan:
     """Predict what a request takes on a device, in all ways that the request leaves open.
 
@@ -127,6 +130,7 @@ def plan_run(
         folder: the checkpoint; where the preset says when `None`, and if it is nowhere, the release's sizes.
         dtype: to compute in; bfloat16 on a GPU, float32 on a CPU.
         counted: of an earlier plan for this model; made anew when `None`.
+        past: runs that times are to rest on, where some are of this device and model; none when `None`.
 
     Raises:
         InvalidRequest: the model's size is not known before its weights are here.
@@ -134,12 +138,16 @@ def plan_run(
     if counted is None:
         dtype = dtype or (torch.float32 if device.kind == "cpu" else torch.bfloat16)
         counted = Counted(preset, folder or folder_of(preset, request.weights), dtype)
+    device = device if past is None else calibrated(device, counted, past)
     work = counted.work(request, device)
     looked_at = _looked_at(request, device, counted, work)
     chosen = _best(request, looked_at)
-    if chosen is None and Settled.of(request).guided:
-        looked_at += _looked_at(request, device, counted, one_by_one(work))
-        chosen = _best(request, looked_at)
+    if Settled.of(request).guided and (chosen is None or any(_cost(found) < _cost(chosen) for found in looked_at)):
+        # Memory decides: with one half at a time, something faster may fit.
+        halves = _looked_at(request, device, counted, one_by_one(work))
+        better = _best(request, [*([chosen] if chosen else []), *halves])
+        looked_at += halves if better is not chosen or chosen is None else []
+        chosen = better
     return RunPlan(device, chosen, tuple(sorted((found for found in looked_at if found is not chosen), key=_cost)))
 
 
@@ -160,8 +168,11 @@ def _best(request: GenerationRequest, looked_at: Sequence[Prediction]) -> Predic
 
 
 def _cost(found: Prediction) -> tuple[int, int, int, float]:
-    """Without files; then the fastest, to a hundredth; of equally fast ones that which copies least."""
-    speed = math.log(max(found.seconds.high, 1e-3))
+    """Without files; then the fastest, to a hundredth; of equally fast ones that which copies least.
+
+    What is counted does not tell two half batches from one whole; twice as many kernels count as a twentieth.
+    """
+    speed = math.log(max(found.seconds.high, 1e-3)) + 0.05 * found.apart
     copies = _PLACES.index(found.offload.name) if found.offload.name in _PLACES else len(_PLACES)
     return (bool(found.disk), round(speed * 100), copies, found.vram.high)
 
@@ -183,11 +194,21 @@ def _placements(
             yield Choice.of(OFFLOAD, name)
             continue
         said = request.offload.given if request.offload.name == "stream" else {}
-        limit = min(device.memory, request.vram_budget or device.memory)
-        room = max(int(limit - device.reserved - work.waiting - work.lives() * 1.1), 1)
+        room = _room(model, work, device, min(device.memory, request.vram_budget or device.memory))
         small = device.host is None or device.host < 1.3 * model.loading
         for source in ("ram", *(("disk",) if small else ())) if "source" not in said else (said["source"],):
             yield Choice.of(OFFLOAD, {"name": "stream", "budget": room, "source": source, **said})
+
+
+def _room(model: Sketch, work: Work, device: Device, limit: int) -> int:
+    """Bytes that weights of a component may have, at least 1.
+
+    All of the VAE is small: where it fits beside its own work, that work takes no room from the others' weights.
+    """
+    free = limit - device.reserved - work.waiting
+    vae = sum(tensor.nbytes for tensor in model.modules["vae"].parameters())
+    decodes = vae + 1.1 * work.decode.peak <= free
+    return max(int(free - 1.1 * (replace(work, decode=Counts()) if decodes else work).lives()), 1)
 
 
 def _geometry(request: GenerationRequest, preset: Preset, model: Sketch) -> Geometry:

@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, replace
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,6 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry
 
 from easyanimate_core import kernels
-from easyanimate_core.errors import KernelUnavailable
 from easyanimate_core.offload.blocks import find_tracks
 
 __all__ = ["Counts", "count"]
@@ -66,22 +65,15 @@ def count(run: Callable[[], Any], *modules: nn.Module, fused: bool = False) -> C
         fused: count the kernels that a CUDA device would get, instead of the plain operations; plain ones are counted
             where a kernel does not take the arguments.
     """
-    ways: tuple[Literal["triton", "reference"], ...] = ("triton", "reference") if fused else ("reference",)
-    for way in ways:
-        watch = _Watch()
-        try:
-            with ExitStack() as stack:
-                stack.enter_context(kernels.use(way))
-                stack.enter_context(torch.no_grad())
-                stack.enter_context(_repeated(modules, watch))
-                stack.enter_context(watch)
-                stack.enter_context(_Attention(watch))
-                run()
-            return watch.counts()
-        except KernelUnavailable:
-            if way == ways[-1]:
-                raise
-    raise AssertionError("unreachable")
+    watch = _Watch()
+    with ExitStack() as stack:
+        stack.enter_context(kernels.use("triton" if fused else "reference"))
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(_repeated(modules, watch))
+        stack.enter_context(watch)
+        stack.enter_context(_Attention(watch))
+        run()
+    return watch.counts()
 
 
 _FREE: Final = frozenset({"detach", "lift_fresh", "empty", "empty_like", "new_empty", "empty_strided", "_unsafe_view"})
@@ -99,6 +91,8 @@ class _Watch(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
+        if not any(tensor.is_meta for tensor in _tensors(result)):
+            return result  # small tables, made beside the device
         given = {tensor.untyped_storage()._cdata for tensor in _tensors((args, kwargs))}
         for tensor in _tensors(result):
             if tensor.untyped_storage()._cdata not in given:  # a view lives in what it is a view of
@@ -118,6 +112,8 @@ class _Watch(TorchDispatchMode):
             self.add(Counts(matmul=flop, kernels=1, products=1))
         elif name == "scaled_linear":
             self.add(Counts(matmul=2 * given[0].numel() * given[1].shape[0], kernels=1, products=1))
+        elif name == "_addmm_activation":  # a bias, then the matrices
+            self.add(Counts(matmul=2 * given[1].numel() * given[2].shape[-1], kernels=1, products=1))
         else:
             self.add(Counts(kernels=1, moved=sum(map(_bytes, [*given, *made]))))
 
@@ -161,13 +157,8 @@ class _Attention(TorchFunctionMode):
         q, k, v = (*args, *(kwargs or {}).values())[:3]
         scores = q.shape[:-1].numel() * k.shape[-2]
         self._watch.add(Counts(attention=2 * scores * (q.shape[-1] + v.shape[-1]), kernels=1, products=1))
-        # As kernels write it: heads beside each other, so that joining them afterwards is a view.
-        shape = (*q.shape[:-1], v.shape[-1])
-        return (
-            q.new_empty((shape[0], shape[2], shape[1], shape[3])).transpose(1, 2)
-            if len(shape) == 4
-            else q.new_empty(shape)
-        )
+        # As cuDNN's and flash attention write it: laid out as the queries are.
+        return torch.empty_like(q) if q.shape[-1] == v.shape[-1] else q.new_empty((*q.shape[:-1], v.shape[-1]))
 
 
 @contextmanager

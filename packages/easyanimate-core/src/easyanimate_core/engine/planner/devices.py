@@ -39,6 +39,8 @@ class Device:
         host: bytes of main memory that are free; `None` when unknown.
         reserved: bytes that the runtime takes on the device before any tensor.
         spread: how wrong times may be, as a factor to both sides.
+        called: what its maker calls it; empty where it is not at hand.
+        rests_on: where its speeds are from.
     """
 
     name: str
@@ -51,6 +53,8 @@ class Device:
     host: int | None = None
     reserved: int = GIB // 2
     spread: float = 1.3
+    called: str = ""
+    rests_on: str = "the table of devices"
 
 
 def _gpu(name: str, gib: float, matmul: float, attention: float, bandwidth: float, link: float) -> Device:
@@ -85,14 +89,13 @@ def find_device(name: str = "auto") -> Device:
     Of a size only the memory is known: its speeds are those of an A10.
 
     Raises:
-        InvalidRequest: nothing is called like that.
+        InvalidRequest: nothing is called like that, or it is not here.
     """
     wanted = name.strip().casefold()
     if wanted in ("auto", "cpu") or wanted.startswith("cuda"):
-        import torch
+        from easyanimate_core.pipeline.assemble import pick_device
 
-        here = "cuda" if torch.cuda.is_available() else "cpu"
-        return this_device(torch.device(here if wanted == "auto" else wanted))
+        return this_device(pick_device(None if wanted == "auto" else wanted))
     known = {device.name: device for device in DEVICES}
     if wanted in known:
         return known[wanted]
@@ -107,17 +110,20 @@ def this_device(device: torch.device) -> Device:
     """What is known about a device of this machine."""
     import torch
 
-    host = _free_host_memory()
+    from easyanimate_core.engine.record import device_name
+
+    host, called = _free_host_memory(), device_name(device)
     if device.type != "cuda":
         threads = torch.get_num_threads()
         speed = 0.03 * _TERA * threads
-        return Device("cpu", host or 8 * GIB, speed, speed, 10 * _GIGA, 10 * _GIGA, "cpu", host, reserved=0, spread=4.0)
+        memory, link = host or 8 * GIB, 10 * _GIGA
+        return Device("cpu", memory, speed, speed, link, link, "cpu", host, reserved=0, spread=4.0, called=called)
     free, _ = torch.cuda.mem_get_info(device)
-    called = re.sub(r"[^a-z0-9]", "", torch.cuda.get_device_name(device).casefold())
-    like = next((known for known in DEVICES if known.name.partition("-")[0] in called), DEVICES[5])
-    spread = like.spread if like.name.partition("-")[0] in called else 3.0
+    plain = re.sub(r"[^a-z0-9]", "", called.casefold())
+    like = next((known for known in DEVICES if known.name.partition("-")[0] in plain), DEVICES[5])
+    spread = like.spread if like.name.partition("-")[0] in plain else 3.0
     # What is free was measured after the runtime took its part.
-    return replace(like, memory=free, host=host, reserved=0, spread=spread)
+    return replace(like, memory=free, host=host, reserved=0, spread=spread, called=called)
 
 
 def _free_host_memory() -> int | None:

@@ -9,7 +9,7 @@ step = products / speed + attention / speed + other bytes / bandwidth, or the co
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,9 +17,10 @@ import torch
 
 from easyanimate_core.data import Geometry, TextEmbedding
 from easyanimate_core.engine.planner.counting import Counts, count
-from easyanimate_core.interfaces import Foretells, OffloadStrategy, Storage, SupportsTiling
+from easyanimate_core.engine.planner.sketch import Uncountable
+from easyanimate_core.interfaces import Foretells, OffloadStrategy, PreparesSteps, Storage, SupportsTiling
 from easyanimate_core.offload.timeline import simulate
-from easyanimate_core.placing import Footprint, TakesParts
+from easyanimate_core.placing import Footprint, KeepsInFiles
 from easyanimate_core.sizes import GIB, written_bytes
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ _PROCESS: Final = round(0.7 * GIB)  # Python, torch and transformers
 _CUDA_PROCESS: Final = round(2.5 * GIB)
 _TEXT_LIVES: Final = 200  # bytes that live per token and width while a text encoder runs, measured on Qwen2-VL's shapes
 _READING: Final = (0.5e9, 5e9)  # bytes per second from disks of today, slow and fast
+_LENGTH: Final = 256  # text tokens of an encoder that does not say how long its prompts are
 _DECODED: Final = 3  # latent frames that are counted; all later ones are like the last
 
 
@@ -76,12 +78,14 @@ class Work:
     text: int
     text_lives: int
     waiting: int
+    tokens: int = 0
+    cached: int = 0
     tiled: bool = False
     apart: bool = False
 
     def lives(self) -> int:
         """The most that any stage's computation lets live."""
-        return max(self.step[1].peak, self.decode.peak, self.text_lives)
+        return max(self.step[1].peak + self.cached, self.decode.peak, self.text_lives)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +146,7 @@ class Prediction:
         }
 
 
-def work_of(model: Sketch, geometry: Geometry, steps: int, *, guided: bool, length: int, dtype: torch.dtype) -> Work:
+def work_of(model: Sketch, geometry: Geometry, steps: int, *, guided: bool, dtype: torch.dtype) -> Work:
     """Count what a request computes.
 
     Args:
@@ -150,8 +154,10 @@ def work_of(model: Sketch, geometry: Geometry, steps: int, *, guided: bool, leng
         geometry: of the video, as the VAE rounds it.
         steps: of denoising.
         guided: both halves are computed, as one batch.
-        length: text tokens of an encoder that does not say how long its prompts are.
         dtype: to compute in.
+
+    Raises:
+        Uncountable: a third party's denoiser or VAE does not run without weights.
     """
     denoiser: Any = model.modules["denoiser"]
     vae: Any = model.modules["vae"]
@@ -159,15 +165,20 @@ def work_of(model: Sketch, geometry: Geometry, steps: int, *, guided: bool, leng
     halves = (2 if guided else 1) * geometry.batch
     latents = torch.empty((halves, *shape[1:]), dtype=dtype, device="meta")
     encoders = [module for role, module in model.modules.items() if role.startswith("text")]
-    lengths = [int(getattr(module, "max_length", None) or length) for module in encoders]
+    lengths = [int(getattr(module, "max_length", None) or _LENGTH) for module in encoders]
     text = _embeddings(denoiser, halves, lengths, dtype)
     wired = _wired(denoiser, latents)
     when = torch.empty(halves, dtype=dtype, device="meta")
 
-    def step() -> None:
-        denoiser.head(denoiser.trunk(denoiser.embed(latents, when, text, wired)))
+    # As in the loop: what a denoiser computes before it for all steps is no part of one.
+    with torch.no_grad():
+        prepared = denoiser.prepared(when[:1], text, dtype) if isinstance(denoiser, PreparesSteps) else None
+    asked: Any = denoiser if prepared is None else prepared[0]
 
-    both = count(step, denoiser, fused=True), count(step, denoiser)
+    def step() -> None:
+        asked.head(asked.trunk(asked.embed(latents, when, text, wired)))
+
+    both = _counted(denoiser, step, denoiser, fused=True), _counted(denoiser, step, denoiser)
     conditions = sum(value.numel() * value.element_size() for value in wired.values())
     held = 4 * latents.numel() * latents.element_size() + conditions
     embedded = sum(part.states.numel() * part.states.element_size() for part in text)
@@ -180,7 +191,27 @@ def work_of(model: Sketch, geometry: Geometry, steps: int, *, guided: bool, leng
         * sum(tokens * p.numel() for tokens, module in zip(lengths, encoders, strict=True) for p in _used(module)),
         text_lives=_TEXT_LIVES * max(part.states.shape[1] * part.states.shape[2] for part in text),
         waiting=held + embedded,
+        tokens=denoiser.embed(latents, when, text, wired).video.nbytes,
     )
+
+
+def _counted(whose: nn.Module, run: Callable[[], None], *modules: nn.Module, fused: bool = False) -> Counts:
+    """What a component's run takes. That ours run without weights is tested; of others it is not expected."""
+    try:
+        return count(run, *modules, fused=fused)
+    except (NotImplementedError, RuntimeError) as error:
+        if type(whose).__module__.partition(".")[0] == __name__.partition(".")[0]:
+            raise
+        first = str(error).partition("\n")[0]
+        raise Uncountable(f"'{type(whose).__name__}', which does not run without weights: {first}") from error
+
+
+def _config(denoiser: Any) -> Mapping[str, Any]:
+    """What a denoiser says of its sizes."""
+    config = getattr(denoiser, "config", None)
+    if not isinstance(config, Mapping) or "in_channels" not in config:
+        raise Uncountable(f"'{type(denoiser).__name__}', whose 'config' does not say its 'in_channels'")
+    return config
 
 
 def _used(module: nn.Module) -> list[torch.Tensor]:
@@ -193,9 +224,9 @@ def _embeddings(denoiser: Any, batch: int, lengths: Sequence[int], dtype: torch.
     """Texts of the widths that a denoiser takes, as its config says: of one encoder, or of two."""
     first = ("text_embed_dim", "caption_channels", "cross_attention_dim")
     second = ("text_embed_dim_t5", "cross_attention_dim_t5")
-    found = []
+    found, config = [], _config(denoiser)
     for length, keys in zip(lengths, (first, second), strict=False):
-        width = next((int(denoiser.config[key]) for key in keys if denoiser.config.get(key)), 0)
+        width = next((int(config[key]) for key in keys if config.get(key)), 0)
         states = torch.empty(batch, length, width, dtype=dtype, device="meta")
         found.append(TextEmbedding(states, torch.empty(batch, length, dtype=torch.long, device="meta")))
     return found
@@ -203,7 +234,7 @@ def _embeddings(denoiser: Any, batch: int, lengths: Sequence[int], dtype: torch.
 
 def _wired(denoiser: Any, latents: torch.Tensor) -> dict[str, torch.Tensor]:
     """Conditions for all input channels after the latents."""
-    more = int(denoiser.config["in_channels"]) - latents.shape[1]
+    more = int(_config(denoiser)["in_channels"]) - latents.shape[1]
     if more <= 0:
         return {}
     batch, _, f, h, w = latents.shape
@@ -220,7 +251,7 @@ def _decoding(vae: Any, shape: tuple[int, ...], dtype: torch.dtype, *, edge: int
         for _ in vae.decode_stream(some):
             pass
 
-    counted, share = count(decode), f * h * w / some[0, 0].numel()
+    counted, share = _counted(vae, decode), f * h * w / some[0, 0].numel()
     # What is joined of the tiles, twice: three channels of every pixel of a run of frames.
     joined = 0 if edge is None else 2 * 3 * 4 * batch * (h * w - corner[0] * corner[1]) * 64 * dtype.itemsize
     matmul, moved = round(counted.matmul * share), round(counted.moved * share)
@@ -273,7 +304,7 @@ def predict(
     stages: dict[str, Interval] = {}
     for stage, role, low, high in (
         ("encode_text", "text", work.text_lives, work.text_lives),
-        ("denoise", "denoiser", work.step[0].peak, work.step[1].peak),
+        ("denoise", "denoiser", work.step[0].peak + work.cached, work.step[1].peak + work.cached),
         ("decode", "vae", work.decode.peak, work.decode.peak),
     ):
         there = (
@@ -284,9 +315,12 @@ def predict(
         stages[stage] = Interval(there + low, there + max(low, high) * _FRAGMENTS)
     vram = Interval(max(s.low for s in stages.values()), max(s.high for s in stages.values()))
     homes = sum(foot.host for foot in feet.values())
-    loading = model.largest if isinstance(strategy, TakesParts) and not homes else model.loading
+    # Of what waits in files, one weight at a time is looked at and converted.
+    in_files = isinstance(strategy, KeepsInFiles) and not homes
+    loading = 2 * model.largest if in_files else model.loading
     process = _PROCESS if device.kind == "cpu" else _CUDA_PROCESS
-    ram = Interval(process + homes, process + max(loading, homes) * 1.05)
+    # Pinned buffers are rounded up to powers of two, by a quarter at most; see `offload.homes`.
+    ram = Interval(process + homes, process + max(loading * 1.05, homes * (1.05 if device.kind == "cpu" else 1.25)))
     if device.kind == "cpu":
         ram = Interval(ram.low + vram.low, max(ram.high, process + homes + vram.high))
     disk = sum(foot.disk for foot in feet.values())
@@ -326,7 +360,9 @@ def _seconds(work: Work, device: Device, feet: Mapping[str, Footprint], reading:
 
     foot = feet["denoiser"]
     passes = 2 if work.apart else 1
-    low, high = (passes * _with_copies(alone(counted) / passes, foot, device) for counted in work.step)
+    # Fused kernels are for GPUs.
+    likely = work.step if device.kind == "cuda" else (work.step[1], work.step[1])
+    low, high = (passes * _with_copies(alone(counted) / passes, foot, device) for counted in likely)
     step = Interval(low / device.spread, high * device.spread)
     text = [foot for role, foot in feet.items() if role.startswith("text")]
     once = work.text / device.matmul + sum(_with_copies(0.0, foot, device) for foot in text) + alone(work.decode)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["ada_norm", "layer_norm"]
+__all__ = ["ada_norm", "layer_norm", "of_tokens"]
 
 
 def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
@@ -15,6 +16,14 @@ def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     return F.layer_norm(wide, (x.shape[-1],), w, b, eps).to(x.dtype)
 
 
-def ada_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
+def of_tokens(vectors: Tensor, which: int, tokens: int, text: int) -> Tensor:
+    """Number `which` (shift, scale, gate) of `vectors (B or 1, 6, D)` for each token, `(T, B or 1, D)`; the first
+    `text` tokens take the second three."""
+    video = vectors[None, :, which].expand(tokens - text, -1, -1)
+    return video if text == 0 else torch.cat([vectors[None, :, 3 + which].expand(text, -1, -1), video])
+
+
+def ada_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, vectors: Tensor, text: int, eps: float) -> Tensor:
     """`LN(x)·(1 + scale) + shift`; see `easyanimate_core.kernels.ada_norm.ada_norm`."""
+    shift, scale = (of_tokens(vectors, which, x.shape[0], text) for which in (0, 1))
     return layer_norm(x, weight, bias, eps) * (1 + scale) + shift

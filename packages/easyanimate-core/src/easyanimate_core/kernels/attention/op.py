@@ -26,7 +26,7 @@ def _misfit(q: Tensor, *_: object) -> str | None:
 
 
 def _fake(q: Tensor, *_: object) -> Tensor:
-    return torch.empty_like(q, memory_format=torch.contiguous_format)
+    return reference.laid_out_as(q)
 
 
 ATTENTION_OP: Final = Op(
@@ -62,7 +62,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, scale: float, bound: float | None
             gives wrong results.
 
     Returns:
-        `(B, N, L, D)` in the type of `q`.
+        `(B, N, L, D)` in the type of `q`, laid out in memory as `q` is.
     """
     safe = bound if bound is not None and bound <= largest_bound(q.dtype) else None
     y: Tensor = ATTENTION_OP(q, k, v, scale, safe)

@@ -12,12 +12,19 @@ if TYPE_CHECKING:
 
     from easyanimate_core.interfaces import AttentionCall
 
-__all__ = ["Matmul", "Sdpa", "as_bytes", "attention", "int8_attention"]
+__all__ = ["Matmul", "Sdpa", "as_bytes", "attention", "int8_attention", "laid_out_as"]
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, scale: float, bound: float | None = None) -> Tensor:
     """`softmax(scale·q·kᵀ)·v` over `(B, N, L, D)`; the bound changes nothing but how a kernel gets there."""
     return scaled_dot_product_attention(q, k, v, scale=scale)
+
+
+def laid_out_as(q: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """An empty result for queries `(B, N, L, D)`, laid out in memory as they are: whoever joins the heads afterwards
+    then finds them beside each other where the queries' are. Heads themselves are always whole."""
+    format_ = torch.preserve_format if q.stride(-1) == 1 else torch.contiguous_format
+    return torch.empty_like(q, dtype=dtype, memory_format=format_)
 
 
 def as_bytes(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from easyanimate_core.kernels.attention.reference import as_bytes, laid_out_as
+
 __all__ = ["attention", "int8_attention"]
 
 _LOG2_E = math.log2(math.e)
@@ -25,7 +27,8 @@ _LOG2_E = math.log2(math.e)
 @triton.jit
 def _kernel(
     q, k, v, q_scale, k_scale, out, length, keys, dim, factor, shift,
-    q_sample, q_head, q_token, k_sample, k_head, k_token, v_sample, v_head, v_token, heads,
+    q_sample, q_head, q_token, k_sample, k_head, k_token, v_sample, v_head, v_token,
+    out_sample, out_head, out_token, heads,
     BOUNDED: tl.constexpr, BYTES: tl.constexpr, EXACT: tl.constexpr, EVEN: tl.constexpr,
     ROWS: tl.constexpr, KEYS: tl.constexpr, DIM: tl.constexpr,
 ):  # fmt: skip
@@ -74,7 +77,7 @@ def _kernel(
             v_base + at[:, None] * v_token + dims[None, :], mask=column_in[:, None] & dim_in[None, :], other=0.0
         )
         gathered = tl.dot(share.to(value.dtype), value, gathered, input_precision="ieee" if EXACT else "tf32")
-    to = out + (both * length + rows.to(tl.int64)[:, None]) * dim + dims[None, :]
+    to = out + sample * out_sample + head * out_head + rows.to(tl.int64)[:, None] * out_token + dims[None, :]
     result = gathered / total[:, None]
     tl.store(to, result.to(out.dtype.element_ty), mask=row_in[:, None] & dim_in[None, :])
 
@@ -82,19 +85,19 @@ def _kernel(
 def _launch(
     q: Tensor, k: Tensor, v: Tensor, scales: tuple[Tensor, Tensor] | None, factor: float, shift: float | None
 ) -> Tensor:
+    out = laid_out_as(q, v.dtype)
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     batch, heads, length, dim = q.shape
-    out = v.new_empty((batch, heads, length, dim))
     if out.numel() == 0:
         return out
     block = max(triton.next_power_of_2(dim), 32 if scales is not None else 16)
     wide = v.dtype.itemsize == 4
     rows, keys = (64, 32) if wide or block > 128 else (128, 64)
     rows = min(rows, max(triton.next_power_of_2(length), 16))
-    q_scale, k_scale = scales or (q, q)
+    q_scale, k_scale = (scale.contiguous() for scale in scales) if scales is not None else (q, q)
     _kernel[(triton.cdiv(length, rows), batch * heads)](
         q, k, v, q_scale, k_scale, out, length, k.shape[2], dim, factor, 0.0 if shift is None else shift,
-        *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], heads,
+        *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *out.stride()[:3], heads,
         BOUNDED=shift is not None, BYTES=scales is not None, EXACT=wide, EVEN=k.shape[2] % keys == 0,
         ROWS=rows, KEYS=keys, DIM=block,
         enable_fp_fusion=True, num_warps=4 if block <= 64 else 8, num_stages=3 if block <= 64 else 2,
@@ -114,7 +117,5 @@ def attention(q: Tensor, k: Tensor, v: Tensor, scale: float, bound: float | None
 
 def int8_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     """Launches the kernel on bytes; see `easyanimate_core.kernels.attention.op.int8_attention`."""
-    from easyanimate_core.kernels.attention.reference import as_bytes
-
     (q_bytes, q_scale), (k_bytes, k_scale) = as_bytes(q), as_bytes(k.float() - k.float().mean(2, keepdim=True))
     return _launch(q_bytes, k_bytes, v, (q_scale, k_scale), scale * _LOG2_E, None)

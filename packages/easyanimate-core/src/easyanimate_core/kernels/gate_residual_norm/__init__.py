@@ -1,4 +1,4 @@
-"""What attention made is added, gated, and made ready for the feed-forward, in one pass over memory."""
+"""What attention or a feed-forward made is added, gated, and made ready for what comes next, in one pass."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _fake(x: Tensor, *_: object) -> tuple[Tensor, Tensor]:
 
 OP: Final = Op(
     "gate_residual_norm",
-    "(Tensor x, Tensor y, Tensor gate, Tensor? weight, Tensor? bias, Tensor scale, Tensor shift, float eps)"
+    "(Tensor x, Tensor y, Tensor gates, Tensor? weight, Tensor? bias, Tensor vectors, int text, float eps)"
     " -> (Tensor, Tensor)",
     _definition.gate_residual_norm,
     fake=_fake,
@@ -36,28 +36,29 @@ OP: Final = Op(
 def gate_residual_norm(
     x: Tensor,
     y: Tensor,
-    gate: Tensor,
+    gates: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
-    scale: Tensor,
-    shift: Tensor,
+    vectors: Tensor,
+    text: int,
     eps: float,
 ) -> tuple[Tensor, Tensor]:
     """`r = x + gate·y` and `LN(r)·(1 + scale) + shift`, statistics in float32.
 
     Args:
-        x: the residual stream, `(B, S, D)`.
+        x: the residual stream, `(T, B, D)`, token by token; text comes before video.
         y: what is added, the same shape.
-        gate: `(B, 1, D)` or `(1, 1, D)`.
+        gates: `(B, n, D)` or `(1, n, D)`: shift, scale and gate of the video, then of the text, of which the gates are
+            read.
         weight: of the norm, `(D,)`, or `None`.
         bias: of the norm, `(D,)`, or `None`.
-        scale: as `gate`.
-        shift: as `gate`.
+        vectors: as `gates`; shifts and scales are read.
+        text: how many of the tokens are text.
         eps: added to the variance.
 
     Returns:
-        `r` and the modulated norm, both `(B, S, D)` in the type of `x`. The norm is taken of `r` as rounded to that
+        `r` and the modulated norm, both `(T, B, D)` in the type of `x`. The norm is taken of `r` as rounded to that
         type, as the definition does.
     """
-    residual, normed = OP(x, y, gate, weight, bias, scale, shift, eps)
+    residual, normed = OP(x, y, gates, weight, bias, vectors, text, eps)
     return residual, normed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from easyanimate_core.kernels.ada_norm.reference import ada_norm
+from easyanimate_core.kernels.ada_norm.reference import ada_norm, of_tokens
 
 __all__ = ["gate_residual_norm"]
 
@@ -12,13 +12,13 @@ __all__ = ["gate_residual_norm"]
 def gate_residual_norm(
     x: Tensor,
     y: Tensor,
-    gate: Tensor,
+    gates: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
-    scale: Tensor,
-    shift: Tensor,
+    vectors: Tensor,
+    text: int,
     eps: float,
 ) -> tuple[Tensor, Tensor]:
     """`r = x + gate·y` and `LN(r)·(1 + scale) + shift`."""
-    residual = x + gate * y
-    return residual, ada_norm(residual, weight, bias, scale, shift, eps)
+    residual = x + of_tokens(gates, 2, x.shape[0], text) * y
+    return residual, ada_norm(residual, weight, bias, vectors, text, eps)

@@ -1,8 +1,7 @@
-"""From projections to joint queries, keys and values: norm of every head, rotation, and the layout of attention."""
+"""From projections to queries and keys: norm of every head, and rotation by position."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Final
 
 import torch
@@ -14,64 +13,46 @@ from easyanimate_core.kernels.qk_norm_rope import reference as _definition
 __all__ = ["OP", "qk_norm_rope"]
 
 
-def _grouped(arguments: Sequence[Any]) -> tuple[Any, ...]:
-    """Six projections, eight norm parameters, two tables and eps, as the definition takes them."""
-    return arguments[:3], arguments[3:6], arguments[6:10], arguments[10:14], *arguments[14:]
-
-
-def _fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    text, video = arguments[0], arguments[3]
-    batch, length, heads, dim = video.shape
-    shape = (batch, heads, length + text.shape[1], dim)
-    return video.new_empty(shape), video.new_empty(shape), video.new_empty(shape)
-
-
-def _misfit(*arguments: Any) -> str | None:
-    q: Tensor = arguments[3]
-    if q.dtype not in (torch.float32, torch.float16, torch.bfloat16):
-        return f"it takes float32, float16 and bfloat16, not {q.dtype}"
-    return None if q.shape[-1] <= 256 else f"heads of {q.shape[-1]} are wider than 256"
+def _misfit(x: Tensor, *_: Any) -> str | None:
+    if x.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        return f"it takes float32, float16 and bfloat16, not {x.dtype}"
+    return None if x.shape[-1] <= 256 else f"heads of {x.shape[-1]} are wider than 256"
 
 
 OP: Final = Op(
     "qk_norm_rope",
-    "(Tensor text_q, Tensor text_k, Tensor text_v, Tensor q, Tensor k, Tensor v,"
-    " Tensor text_q_weight, Tensor text_q_bias, Tensor text_k_weight, Tensor text_k_bias,"
-    " Tensor q_weight, Tensor q_bias, Tensor k_weight, Tensor k_bias,"
-    " Tensor cos, Tensor sin, float eps) -> (Tensor, Tensor, Tensor)",
-    lambda *arguments: _definition.qk_norm_rope(*_grouped(arguments)),
-    fake=_fake,
+    "(Tensor x, Tensor text_weight, Tensor text_bias, Tensor weight, Tensor bias, Tensor cos, Tensor sin, float eps)"
+    " -> Tensor",
+    _definition.qk_norm_rope,
+    fake=lambda x, *_: torch.empty_like(x, memory_format=torch.contiguous_format),
     kernel="easyanimate_core.kernels.qk_norm_rope.triton:qk_norm_rope",
     misfit=_misfit,
 )
-"""`torch.ops.easyanimate.qk_norm_rope`; its arguments are those of `qk_norm_rope`, flat."""
+"""`torch.ops.easyanimate.qk_norm_rope`."""
 
 
 def qk_norm_rope(
-    text: Sequence[Tensor],
-    video: Sequence[Tensor],
-    text_norms: Sequence[Tensor],
-    video_norms: Sequence[Tensor],
-    cos: Tensor,
-    sin: Tensor,
+    x: Tensor,
+    text_norm: tuple[Tensor, Tensor],
+    norm: tuple[Tensor, Tensor],
+    rotary: tuple[Tensor, Tensor],
     eps: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Joint queries, keys and values of [text, video].
+) -> Tensor:
+    """Queries or keys of text and video from their projections.
 
-    Layer norm of every head's query and key (Dehghani et al., "Scaling Vision Transformers to 22 Billion Parameters",
-    2023), rotation of the video's pairs (even, odd), in float32.
+    Layer norm of every head (Dehghani et al., "Scaling Vision Transformers to 22 Billion Parameters", 2023), rotation
+    of the video's pairs (even, odd), in float32.
 
     Args:
-        text: query, key and value of the text, each `(B, L, N, D)`.
-        video: the same of the video, each `(B, S, N, D)`.
-        text_norms: weight and bias of the query's norm, then of the key's, each `(D,)`.
-        video_norms: the same for the video.
-        cos: `(S, D)` float32, each frequency twice.
-        sin: the same.
+        x: `(T, B, N, D)`, token by token; text comes before video.
+        text_norm: weight and bias for the text, each `(D,)`.
+        norm: the same for the video.
+        rotary: cos and sin of the video, each `(S, D)` float32 with every frequency twice; the first `T − S` tokens
+            are text.
         eps: of the norms.
 
     Returns:
-        Query, key and value, each `(B, N, L + S, D)` in the type of the video's query.
+        `(T, B, N, D)` in the type of `x`.
     """
-    q, k, v = OP(*text, *video, *text_norms, *video_norms, cos, sin, eps)
-    return q, k, v
+    y: Tensor = OP(x, *text_norm, *norm, *rotary, eps)
+    return y

@@ -12,10 +12,11 @@ from easyanimate_core.errors import InvalidOptions
 from easyanimate_core.kernels.op import Op
 from easyanimate_core.kernels.scaled_linear import reference as _definition
 
-__all__ = ["OP", "quantise", "scaled_linear"]
+__all__ = ["OP", "quantise", "scaled_linear", "too_old"]
 
 _LARGEST: Final = ((torch.int8, 127.0), (torch.float8_e4m3fn, 448.0))
 _MOST_ROWS = 1024
+_WIDENS_FLOAT8: Final = (8, 9)
 
 
 def quantise(weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -38,6 +39,14 @@ def quantise(weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     return (steps.round() if dtype == torch.int8 else steps).clamp(-largest, largest).to(dtype), scale
 
 
+def too_old(stored: torch.dtype, capability: tuple[int, int]) -> str | None:
+    """Why a GPU of this compute capability cannot widen such weights in registers; `None` when it can."""
+    if stored != torch.float8_e4m3fn or capability >= _WIDENS_FLOAT8:
+        return None
+    major, minor = capability
+    return f"compute capability {major}.{minor} has no float8; it takes {_WIDENS_FLOAT8[0]}.{_WIDENS_FLOAT8[1]}"
+
+
 def _fake(x: Tensor, weight: Tensor, *_: object) -> Tensor:
     return x.new_empty((*x.shape[:-1], weight.shape[0]))
 
@@ -47,6 +56,8 @@ def _misfit(x: Tensor, weight: Tensor, scale: Tensor | None, bias: Tensor | None
         return f"it takes float32, float16 and bfloat16, not {x.dtype}"
     if weight.dtype not in (torch.int8, torch.float8_e4m3fn) or not weight.is_contiguous():
         return f"it takes contiguous int8 or float8_e4m3fn weights, not {weight.dtype}"
+    if x.is_cuda and (reason := too_old(weight.dtype, torch.cuda.get_device_capability(x.device))) is not None:
+        return reason
     rows = math.prod(x.shape[:-1])
     # With many rows, casting the weights once costs nothing beside the product, for which libraries are faster.
     return None if rows <= _MOST_ROWS else f"{rows} rows are more than {_MOST_ROWS}"

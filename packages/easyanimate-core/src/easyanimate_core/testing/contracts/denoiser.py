@@ -12,7 +12,7 @@ from torch import nn
 
 from easyanimate_core.data import Condition, Inlet, TextEmbedding, wire
 from easyanimate_core.errors import CheckpointMismatch, IncompatibleConditions
-from easyanimate_core.interfaces import DeclaresInlets
+from easyanimate_core.interfaces import DeclaresInlets, ShowsChange, SplitsTrunk
 from easyanimate_core.testing.contracts.contract import Contract, can, close, draw, ensure, rule
 from easyanimate_core.testing.tiny.folders import seeded
 
@@ -204,6 +204,38 @@ class DenoiserContract(Contract):
         other = tokens.replaced(before + 1)
         ensure(torch.equal(other.video, before + 1), "'replaced' does not give the tokens that it is given")
         ensure(torch.equal(tokens.video, before), "'replaced' changes the tokens themselves")
+
+    @rule
+    def test_the_trunk_is_its_first_block_and_the_rest(self) -> None:
+        """`rest(first(tokens))` is `trunk(tokens)`, bit by bit. Optional: `SplitsTrunk`.
+
+        If this fails: what later blocks take from the first one, by a long skip for example, is part of its tokens.
+        """
+        denoiser, inputs = self.create(), self.sample()
+        if not can(denoiser, SplitsTrunk):
+            raise unittest.SkipTest("it does not split its trunk")
+        wired = wire(denoiser.inlets, inputs["conditions"], inputs["latents"])
+        with torch.no_grad():
+            tokens = denoiser.embed(inputs["latents"], inputs["timestep"], inputs["text"], wired)
+            close(denoiser.rest(denoiser.first(tokens)).video, denoiser.trunk(tokens).video, 0, "the trunk in two")
+
+    @rule
+    def test_its_change_can_be_seen(self) -> None:
+        """`probe` gives one vector per video token, another one at another timestep. Optional: `ShowsChange`.
+
+        If this fails: it is what enters the first block's attention, after the timestep has modulated it.
+        """
+        denoiser, inputs = self.create(), self.sample()
+        if not can(denoiser, ShowsChange):
+            raise unittest.SkipTest("it does not show its first block's input")
+        wired = wire(denoiser.inlets, inputs["conditions"], inputs["latents"])
+        with torch.no_grad():
+            rest = (inputs["text"], wired)
+            tokens = denoiser.embed(inputs["latents"], inputs["timestep"], *rest)
+            seen = denoiser.probe(tokens)
+            later = denoiser.probe(denoiser.embed(inputs["latents"], inputs["timestep"] / 2, *rest))
+        ensure(seen.shape == tokens.video.shape, f"it shows '{tuple(seen.shape)}' of {tuple(tokens.video.shape)}")
+        ensure(not torch.equal(seen, later), "half the timestep shows no change")
 
     @rule
     def test_it_computes_in_its_own_dtype(self) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from easyanimate_core.plugins import active
 from easyanimate_core.presets import Preset, find_preset
 from easyanimate_core.request import GenerationRequest
-from easyanimate_core.slots import DENOISERS, SAMPLERS, TEXT_ENCODERS, VAES
+from easyanimate_core.slots import DENOISERS, IMAGE_ENCODERS, SAMPLERS, TEXT_ENCODERS, VAES
 from easyanimate_core.testing.contracts.contract import Contract, ensure, rule
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class PresetContract(Contract):
 
     @rule
     def test_its_components_are_registered(self) -> None:
-        """Text encoders, denoiser, VAE and samplers are registered under the names that the preset says.
+        """Encoders, denoiser, VAE and samplers are registered under the names that the preset says.
 
         If this fails: correct the name, or register the component in the same distribution.
         """
@@ -35,6 +35,7 @@ class PresetContract(Contract):
         parts = preset.components
         slots: tuple[tuple[Slot[Any], tuple[str, ...]], ...] = (
             (TEXT_ENCODERS, parts.text_encoders),
+            (IMAGE_ENCODERS, () if parts.image_encoder is None else (parts.image_encoder,)),
             (DENOISERS, (parts.denoiser,)),
             (VAES, (parts.vae,)),
             (SAMPLERS, (*preset.samplers, preset.defaults.sampler)),
@@ -42,6 +43,18 @@ class PresetContract(Contract):
         for slot, names in slots:
             unknown = [name for name in names if name not in active().registries[slot]]
             ensure(not unknown, f"no '{slot.name}' component is called '{(unknown or [''])[0]}'")
+
+    @rule
+    def test_its_samplers_have_the_settings_that_it_makes(self) -> None:
+        """Every entry of `[settings.sampler]` is a setting of at least one of its samplers.
+
+        If this fails: correct the name; settings that no sampler has would be left aside unseen.
+        """
+        preset, registry = self.create(), active().registries[SAMPLERS]
+        models = [registry.options_model(name) for name in preset.samplers]
+        known = {field for model in models if model is not None for field in model.model_fields}
+        unknown = sorted({*preset.settings.sampler, *preset.float16.sampler} - known)
+        ensure(not unknown, f"no sampler of '{preset.name}' has the setting '{(unknown or [''])[0]}'")
 
     @rule
     def test_its_defaults_are_within_its_limits(self) -> None:
