@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from easyanimate_core.denoisers.mmdit import MMDiT, MMDiTTokens, fused, products
 from easyanimate_core.denoisers.mmdit.block import Step
 from easyanimate_core.engine.planner.counting import Counts, count
 from easyanimate_core.events import Event, EventBus, Notice
-from easyanimate_core.interfaces import PreparesSteps, UsesAttention
+from easyanimate_core.interfaces import AttentionBackend, PreparesSteps, UsesAttention
 from easyanimate_core.kernels import use
 from easyanimate_core.kernels.attention.backends import TritonAttention
 from easyanimate_core.kernels.attention.reference import Sdpa
@@ -139,6 +140,21 @@ def test_what_a_gpu_gets_is_the_same_function(mmdit_layers: int) -> None:
 
 
 @torch.no_grad()
+def test_it_does_not_matter_how_a_backend_lays_out_what_it_gives() -> None:
+    """By sample, then by token, as FlashAttention and torch's efficient attention do; queries lie the other way."""
+
+    def by_sample(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return Sdpa()(q, k, v).transpose(1, 2).contiguous().transpose(1, 2)
+
+    model = stirred()
+    for block in model.blocks:
+        block.backend = cast("AttentionBackend", by_sample)
+    tokens = embedded(model)
+    want, got = (through(model, tokens, together=together)[0] for together in (False, True))
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
 def test_both_streams_come_back_after_any_block() -> None:
     model = stirred()
     tokens, block = embedded(model), model.transformer_blocks[0]
@@ -179,7 +195,8 @@ def test_who_wraps_a_layer_sees_it_called() -> None:
 def test_a_norm_that_somebody_wrapped_is_called() -> None:
     model = stirred()
     keep_narrow(model.blocks[1].attn1.norm_q, torch.float8_e4m3fn)
-    assert [fused.fusable(block) for block in model.blocks] == [True, False, True]
+    model.blocks[2].norm2.norm = torch.nn.Sequential(model.blocks[2].norm2.norm)
+    assert [fused.fusable(block) for block in model.blocks] == [True, False, False]
 
 
 def test_a_run_that_can_be_cancelled_wraps_nothing_inside_of_blocks(tmp_path: Path) -> None:
@@ -192,6 +209,26 @@ def test_a_run_that_can_be_cancelled_wraps_nothing_inside_of_blocks(tmp_path: Pa
 
 
 # --- what a CPU gets ------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_what_a_hook_keeps_stays_as_it_was() -> None:
+    model, kept = stirred(), list[tuple[Tensor, Tensor]]()
+    for block in model.blocks:
+        for module in (block.norm2.norm, block.attn1.to_out[0], block.ff.net[2]):
+            module.register_forward_hook(lambda _, given, made: kept.append((made, made.clone())))
+    through(model, embedded(model), together=False)
+    assert len(kept) > 9
+    assert all(torch.equal(made, copy) for made, copy in kept)
+
+
+@torch.no_grad()
+def test_rotary_tables_may_be_of_any_type() -> None:
+    model = stirred()
+    tokens, narrow = embedded(model), torch.bfloat16
+    cos, sin = (table.to(narrow) for table in tokens.rotary)
+    want = through(model, replace(tokens, rotary=(cos.float(), sin.float())), together=False)[0]
+    assert torch.equal(through(model, replace(tokens, rotary=(cos, sin)), together=False)[0], want)
 
 
 @torch.no_grad()

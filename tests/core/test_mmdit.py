@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from diffusers import EasyAnimateTransformer3DModel
 from tests.golden import Call, Case, assert_close, load_case
+from torch.utils.checkpoint import checkpoint
 
 from easyanimate_core.data import Inlet
 from easyanimate_core.denoisers.mmdit import MMDiT
@@ -228,3 +230,20 @@ def test_shared_blocks_project_the_text_too() -> None:
         block.attn1.to_out[0].bias += 1.0
         after = block([video, text], Step(temb, cos, sin))[1]
     assert not torch.allclose(before, after)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpointing_changes_no_gradient(reentrant: bool) -> None:
+    """The reentrant kind, which DeepSpeed's is too, follows only tensors that it is given by themselves."""
+    ours, _ = both(mmdit_layers=2)
+    latents, time, text = torch.randn(2, 16, 2, 4, 6), torch.tensor([999.0, 12.5]), torch.randn(2, 7, 24)
+    found = []
+    for checkpointing in (False, True):
+        if checkpointing:
+            ours.enable_gradient_checkpointing(partial(checkpoint, use_reentrant=reentrant))
+        ours.zero_grad()
+        ours(latents, time, text).square().mean().backward()
+        found.append({name: p.grad for name, p in ours.named_parameters() if p.grad is not None})
+    assert found[0].keys() == found[1].keys()
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(found[1][name], gradient, rtol=1e-5, atol=1e-7)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from easyanimate_core.errors import KernelUnavailable
 
-__all__ = ["VARIABLE", "Op", "Wanted", "fusing", "interpreting", "unavailable", "use", "wanted"]
+__all__ = ["VARIABLE", "Op", "Wanted", "fusing", "interpreting", "onednn", "unavailable", "use", "wanted"]
 
 Wanted = Literal["auto", "reference", "triton"]
 """Which way to compute. `auto` takes Triton where it runs on a GPU, and the definition elsewhere."""
@@ -62,6 +62,17 @@ def fusing(x: Tensor) -> bool:
         return False
     way = wanted()
     return way == "triton" or (way == "auto" and x.device.type == "cuda")
+
+
+def onednn(*tensors: Tensor) -> bool:
+    """Whether a float32 product on a CPU may go to oneDNN by name; torch itself prefers slower ways for some sizes.
+
+    It may where oneDNN is there, nobody wants plain torch, and neither a compiler nor autocast is passed over.
+    """
+    if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu") or wanted() != "auto":
+        return False
+    fitting = all(x.device.type == "cpu" and x.dtype == torch.float32 for x in tensors)
+    return fitting and torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)
 
 
 def interpreting() -> bool:

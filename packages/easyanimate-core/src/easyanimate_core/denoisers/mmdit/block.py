@@ -146,13 +146,15 @@ class Block(nn.Module):
         attended, attended_text = self._attend(normed, normed_text, step)
 
         shift, scale, ff_gate, text_shift, text_scale, text_ff_gate = after.split(1, dim=1)
-        video = add_gated(video, attended, gate)
-        video = add_gated(video, self._fed(self.ff, modulate(self.norm2.norm, video, scale, shift)), ff_gate)
+        video = add_gated(video, attended, gate, self.attn1.to_out)
+        fed = self._fed(self.ff, modulate(self.norm2.norm, video, scale, shift))
+        video = add_gated(video, fed, ff_gate, self.ff)
         if attended_text is None:
             return [video, text]
-        text = add_gated(text, attended_text, text_gate)
-        normed_text = modulate(self.norm2.norm, text, text_scale, text_shift)
-        return [video, add_gated(text, self._fed(self.txt_ff or self.ff, normed_text), text_ff_gate)]
+        text_side, text_ff = self.attn2 or self.attn1, self.txt_ff or self.ff
+        text = add_gated(text, attended_text, text_gate, text_side.to_out)
+        fed = self._fed(text_ff, modulate(self.norm2.norm, text, text_scale, text_shift))
+        return [video, add_gated(text, fed, text_ff_gate, text_ff)]
 
     def _fed(self, module: nn.Module, x: Tensor) -> Tensor:
         fed = feed_forward(module, x)

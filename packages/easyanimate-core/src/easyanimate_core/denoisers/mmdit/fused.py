@@ -11,9 +11,10 @@ with.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import torch
+from diffusers.models.normalization import FP32LayerNorm
 from torch import Tensor, nn
 
 from easyanimate_core.denoisers.mmdit.products import MANY, Weights, layers_of, readable, tanh_gelu, wrapped
@@ -26,12 +27,14 @@ if TYPE_CHECKING:
 
 __all__ = ["fusable", "joined", "parted", "run"]
 
+_NORMS: Final = (nn.LayerNorm, FP32LayerNorm)
+
 
 def fusable(block: Block) -> bool:
-    """Whether nobody has wrapped this block's norms, whose weights the kernels read without calling them."""
+    """Whether this block's norms are plain and not wrapped: kernels read their weights and do not call them."""
     sides = [side for side in (block.attn1, block.attn2) if side is not None]
     norms = [block.norm1.norm, block.norm2.norm, *(norm for side in sides for norm in (side.norm_q, side.norm_k))]
-    return not any(map(wrapped, norms))
+    return all(type(norm) in _NORMS and not wrapped(norm) for norm in norms)
 
 
 def joined(streams: list[Tensor]) -> list[Tensor]:
@@ -115,12 +118,13 @@ def _projected(words: nn.Module, video: nn.Module, x: Tensor, text: int) -> Tens
     if text == 0 or words is video:
         whole: Tensor = video(x)
         return whole
-    y = torch.empty_like(x)
+    # What attention gave may lie in another order of tokens and samples; what is written to must not.
+    y = torch.empty_like(x, memory_format=torch.contiguous_format)
     for layer, part, out in ((words, x[:text], y[:text]), (video, x[text:], y[text:])):
         if (weights := readable(layer, part)) is None:
             out.copy_(layer(part))
         else:
-            _write(part.flatten(0, 1), weights, out.flatten(0, 1))
+            _write(part.flatten(0, 1), weights, out.view(-1, out.shape[-1]))
     return y
 
 
@@ -137,7 +141,7 @@ def _feed(block: Block, module: nn.Module, x: Tensor) -> None:
     """A feed-forward's result takes the place of what it was given, `(T, B, D)`; half of it at a time where that is
     much, because what lives between its products is four times as wide."""
     layers = layers_of(module, x)
-    rows = x.flatten(0, 1)
+    rows = x.view(-1, x.shape[-1])
     for part in rows.chunk(2) if rows.shape[0] >= 2 * MANY else (rows,):
         if layers is None:
             part.copy_(module(part))

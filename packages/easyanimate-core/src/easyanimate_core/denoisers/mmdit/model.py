@@ -68,6 +68,17 @@ class _AdaLayerNormOut(nn.Module):
         return modulate(self.norm, x, scale, shift)
 
 
+@dataclass(frozen=True, slots=True)
+class _Recomputed:
+    """A block as a function of tensors: a checkpoint of the reentrant kind follows only those that it is given."""
+
+    block: nn.Module
+    step: Step
+
+    def __call__(self, video: Tensor, text: Tensor, temb: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.block([video, text], self.step._replace(temb=temb)))
+
+
 def _text_projection(text_dim: int, width: int, *, norm_dim: int | None) -> nn.Module:
     linear = nn.Linear(text_dim, width)
     return linear if norm_dim is None else nn.Sequential(RMSNorm(norm_dim), linear)
@@ -277,8 +288,7 @@ class MMDiT(ModelMixin, ConfigMixin, PeftAdapterMixin):
         window = SlidingWindow(tokens.grid, tokens.text.shape[1]) if windows else None
         step = Step(tokens.temb, *tokens.rotary, vectors, window, self._read(index), together)
         if torch.is_grad_enabled() and self.gradient_checkpointing:
-            checkpointed: list[Tensor] = self._gradient_checkpointing_func(block, list(streams), step)
-            return checkpointed
+            return list(self._gradient_checkpointing_func(_Recomputed(block, step), *streams, step.temb))
         result: list[Tensor] = block(streams, step)
         return result
 

@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from easyanimate_core.kernels.op import wanted
+from easyanimate_core.kernels.op import onednn
 from easyanimate_core.kernels.scaled_linear.reference import restored
 
-__all__ = ["MANY", "Weights", "feed_forward", "layers_of", "linear", "readable", "tanh_gelu", "wrapped"]
+__all__ = ["MANY", "Weights", "feed_forward", "layers_of", "linear", "readable", "tanh_gelu", "watched", "wrapped"]
 
 MANY: Final = 4096
 """Rows of a product that keep any GPU busy: what has twice as many may be cut in two."""
@@ -33,6 +33,11 @@ Weights = tuple[Tensor, Tensor | None]
 def wrapped(module: nn.Module) -> bool:
     """Whether somebody wants to see this module called."""
     return "forward" in vars(module) or bool(module._forward_hooks) or bool(module._forward_pre_hooks)
+
+
+def watched(module: nn.Module) -> bool:
+    """Whether somebody may have kept what this module, or a part of it, has just made."""
+    return any(map(wrapped, module.modules()))
 
 
 def readable(layer: nn.Module | None, x: Tensor) -> Weights | None:
@@ -93,15 +98,8 @@ def tanh_gelu(x: Tensor, weights: Weights) -> Tensor:
 
 
 def _by_name(x: Tensor) -> bool:
-    # A compiler finds its own way, and does not know this call.
-    if torch.compiler.is_compiling() or torch.is_grad_enabled():
-        return False
-    fits = x.device.type == "cpu" and x.dtype == torch.float32
-    return fits and _has_onednn() and torch._C._get_mkldnn_enabled() and wanted() == "auto"
-
-
-def _has_onednn() -> bool:
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    # The call has no gradient.
+    return not torch.is_grad_enabled() and onednn(x) and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def _onednn(x: Tensor, weights: Weights) -> Tensor:

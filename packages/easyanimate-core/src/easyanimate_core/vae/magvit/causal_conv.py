@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from easyanimate_core.kernels.op import wanted
+from easyanimate_core.kernels.op import onednn
 from easyanimate_core.vae.magvit.passes import TimePass
 
 __all__ = ["CausalConv3d", "DoublingConv3d", "Downsampler", "Upsampler"]
@@ -132,13 +132,6 @@ def _convolved(
     """`F.conv3d`, or `F.conv2d` of `(B, C, H, W)`."""
     # On a CPU, torch takes its own loop when the input is small, by a rule made for pictures. With three dimensions
     # oneDNN is 3 to 14 times faster there, so it is called by its name.
-    if x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and _onednn():
+    if onednn(x, weight):
         return torch.mkldnn_convolution(x, weight, bias, padding, stride, (1,) * len(stride), 1)
     return (F.conv3d if x.ndim == 5 else F.conv2d)(x, weight, bias, stride, padding)
-
-
-def _onednn() -> bool:
-    """Whether it is there, nobody wants plain torch, and neither a compiler nor autocast is passed over."""
-    if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu") or wanted() != "auto":
-        return False
-    return torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)
