@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -164,7 +164,7 @@ class Gpu:
             stream=self._using,
             current_stream=lambda device: self.current(),
         )
-        self.torch = SimpleNamespace(cuda=cuda, empty=self._empty, uint8=None)
+        self.torch = SimpleNamespace(cuda=cuda, empty=self._empty, uint8=None, inference_mode=nullcontext)
 
     def _stream(self) -> Stream:
         self.streams.append(Stream(self))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -360,16 +361,57 @@ def test_a_folder_that_is_not_there_is_named(toolbox: Toolbox) -> None:
         strategy.attach(toolbox, torch.device("cpu"))
 
 
-def test_files_are_removed(toolbox: Toolbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def of_a_page(toolbox: Toolbox) -> list[Tensor]:
+    """Tensors that are large enough for a file."""
+    return [tensor for tensor in tensors_of(*modules(toolbox).values()) if tensor.nbytes >= 4096]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a mapped file keeps its name there")
+def test_files_have_their_room_and_no_name(toolbox: Toolbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files: list[os.stat_result] = []
+    mapped = torch.from_file
+
+    def seen(path: str, **how: Any) -> Tensor:
+        files.append(Path(path).stat())
+        return mapped(path, **how)
+
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(torch, "from_file", seen)
     strategy = Stream(StreamOptions(source="disk"))
     strategy.attach(toolbox, torch.device("cpu"))
-    files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    large = [tensor for tensor in tensors_of(*modules(toolbox).values()) if tensor.nbytes >= 4096]
-    assert sum(path.stat().st_size for path in files) >= size_of(large) > 0, "all of a page or more"
-    assert sum(512 * path.stat().st_blocks for path in files) >= size_of(large), "on the disk, not only promised"
+    large = size_of(of_a_page(toolbox))
+    assert sum(file.st_size for file in files) >= large > 0, "all of a page or more"
+    assert sum(512 * file.st_blocks for file in files) >= large, "on the disk, not only promised"
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()], "nothing that could be left behind"
     strategy.detach()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.feature("C047", "C054")
+def test_weights_stay_in_their_files_when_loras_come_and_go(weights: Path, tmp_path: Path) -> None:
+    lora = str(write_random_lora(tmp_path / "lora.safetensors"))
+    pipe = load("nano", weights=weights, offload={"name": "stream", "source": "disk"}, dtype="bfloat16")
+    toolbox = pipe.prepare()
+    lie = {id(tensor): tensor.data_ptr() for tensor in of_a_page(toolbox)}
+    for loras in ([lora], []):
+        pipe(**ASKED, loras=loras)
+        found = {id(tensor): tensor.data_ptr() for tensor in of_a_page(toolbox)}
+        assert {key: found[key] for key in lie} == lie, "neither in main memory nor in another file"
+    toolbox.offload.detach()
+    assert {id(tensor): tensor.data_ptr() for tensor in of_a_page(toolbox)} == lie
+
+
+@pytest.mark.feature("C047")
+@pytest.mark.parametrize("source", ["ram", "disk"])
+@pytest.mark.parametrize("loaded", ["before", "inside"])
+def test_it_runs_in_inference_mode(weights: Path, resident_frames: Tensor, source: str, loaded: str) -> None:
+    pipe = load("nano", weights=weights, offload={"name": "stream", "source": source})
+    if loaded == "before":
+        pipe.prepare()
+    with torch.inference_mode():
+        assert torch.equal(pipe(**ASKED).frames, resident_frames)
+    if loaded == "before":
+        assert torch.equal(pipe(**ASKED).frames, resident_frames), "and without it afterwards"
 
 
 @pytest.mark.gpu

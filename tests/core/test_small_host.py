@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,24 @@ for runs, settings in cases:
         del frames
     print(json.dumps(found))
     del pipe
+"""
+
+KILLED = """
+import mmap, os, signal, sys
+from easyanimate_core.pipeline import load
+
+weights, folder = sys.argv[1:]
+offload = {"name": "stream", "source": "disk", "folder": folder}
+pipe = load("nano", weights=weights, dtype="bfloat16", storage="int8", offload=offload)
+pipe.prepare()
+with open("/proc/self/maps") as file:
+    ranges = [line.split()[0].split("-") for line in file if folder in line]
+print(sum(int(end, 16) - int(begin, 16) for begin, end in ranges))
+modules = pipe.prepare().modules().values()
+tensors = [tensor for module in modules if hasattr(module, "parameters") for tensor in module.parameters()]
+pages = sum(-(-tensor.nbytes // mmap.PAGESIZE) for tensor in tensors if tensor.nbytes >= 4096)
+print(pages * mmap.PAGESIZE, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
@@ -124,3 +143,21 @@ def test_what_is_stored_as_it_is_computed_stays_in_the_checkpoint(tmp_path: Path
     again.attach(toolbox, torch.device("cpu"))
     assert not [path for path in folder.rglob("*") if path.is_file()], "nor when another placement takes over"
     again.detach()
+
+
+@pytest.mark.feature("C047")
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads Linux's list of what is mapped")
+def test_files_are_gone_when_nobody_needs_them_and_when_the_process_is_killed(tmp_path: Path) -> None:
+    weights, folder = write_checkpoint(tmp_path / "tiny", max_length=32), tmp_path / "scratch"
+    folder.mkdir()
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, str(weights), str(folder)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    mapped, needed = map(int, killed.stdout.split())
+    assert mapped == needed > 0, "what was converted and then narrowed is in one file, not in two"
+    assert not [path for path in folder.rglob("*") if path.is_file()]

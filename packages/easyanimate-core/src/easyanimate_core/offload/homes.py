@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -46,7 +47,7 @@ class Home(Protocol):
         ...
 
     def give_back(self) -> None:
-        """Leave the tensors as they were found."""
+        """Leave the tensors to themselves: in memory of their own, or in their files."""
         ...
 
 
@@ -57,7 +58,9 @@ class Homes:
         pinned: lock it in memory, so that a GPU can fetch it by itself. Where that is refused, or would waste
             more than a quarter, it is plain.
         files: let weights wait in files, which nothing but the system's page cache keeps in memory: in those that they
-            were read from, if they lie there as they are computed with, else in new ones.
+            were read from, if they lie there as they are computed with, else in new ones. New ones have no name: they
+            are gone with the last tensor in them, and with the process, however it ends. (Windows does not let go of
+            the name of a file in use: there they are removed at `close`, if no tensor lives in them any more.)
         folder: for the new files; `None` is the system's folder for temporary ones.
     """
 
@@ -65,7 +68,6 @@ class Homes:
         self._pinned = pinned
         self._count = 0
         self._folder: Path | None = None
-        self._ours: set[int] = set()
         if files:
             try:
                 self._folder = Path(tempfile.mkdtemp(prefix="easyanimate-", dir=folder))
@@ -74,7 +76,7 @@ class Homes:
                     f"weights cannot be kept in '{folder or tempfile.gettempdir()}': {error.strerror}",
                     'Name a folder of yours: --offload \'{"name": "stream", "source": "disk", "folder": "FOLDER"}\'.',
                 ) from error
-            # Also when nobody says that it is over.
+            # Also when nobody says that it is over. After a kill an empty folder is left.
             self._remove = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
 
     def make(self, tensors: Sequence[Tensor]) -> Home:
@@ -87,7 +89,7 @@ class Homes:
             return _Packed(Pack(tensors), self._memory)
         for tensor in tensors:
             self.keep(tensor)
-        return _Loose(Pack(tensors), [tensor for tensor in tensors if _where(tensor) in self._ours])
+        return _Loose(Pack(tensors))
 
     def keep(self, tensor: Tensor) -> Tensor:
         """The same tensor, waiting in a file; see `placing.Keep`.
@@ -95,11 +97,10 @@ class Homes:
         Raises:
             ExecutionError: the disk is full.
         """
-        # Memory that torch did not allocate is a file's: the checkpoint's, or one that was made here.
+        # Memory that torch did not allocate is a file's: the checkpoint's, or one that was made for this.
         if tensor.nbytes >= _PAGE and tensor.untyped_storage().resizable():
             pack = Pack([tensor])
             pack.fill(self._mapped(pack.nbytes))
-            self._ours.add(_where(tensor))
         return tensor
 
     def _memory(self, nbytes: int) -> Tensor:
@@ -115,15 +116,17 @@ class Homes:
                 if hasattr(os, "posix_fallocate"):
                     os.posix_fallocate(file.fileno(), 0, nbytes)
                 file.truncate(nbytes)
-            return torch.from_file(str(path), shared=True, size=nbytes, dtype=torch.uint8)
+            mapped = torch.from_file(str(path), shared=True, size=nbytes, dtype=torch.uint8)
         except (OSError, RuntimeError) as error:
             raise ExecutionError(
                 f"'{path.parent}' has no room for {written_bytes(nbytes)} of weights", "Name another folder."
             ) from error
+        with suppress(OSError):  # Windows keeps the name of a mapped file
+            path.unlink()
+        return mapped
 
     def close(self) -> None:
-        """Remove the files. Tensors that live in them stay readable until they are gone, as systems do it."""
-        self._ours.clear()
+        """Remove the folder. Tensors stay in their files, which need no name."""
         if self._folder is not None:
             self._remove()
             self._folder = None
@@ -151,12 +154,12 @@ class _Packed:
 
 
 class _Loose:
-    """Each tensor where it lies, in a file that is mapped. `ours`: those whose files are removed in the end."""
+    """Each tensor where it lies, in a file that is mapped."""
 
     pinned: Tensor | None = None
 
-    def __init__(self, pack: Pack, ours: Sequence[Tensor]) -> None:
-        self.pack, self._ours = pack, ours
+    def __init__(self, pack: Pack) -> None:
+        self.pack = pack
         self._values = pack.values()
 
     def copy_to(self, buffer: Tensor) -> None:
@@ -171,9 +174,7 @@ class _Loose:
         self.pack.restore(self._values)
 
     def give_back(self) -> None:
-        self.take_back()
-        for tensor in self._ours:
-            tensor.data = tensor.detach().clone(memory_format=torch.preserve_format)
+        self.take_back()  # and no copy: main memory may not have the room
 
 
 def pinned(nbytes: int) -> Tensor:
@@ -187,11 +188,6 @@ def pinned(nbytes: int) -> Tensor:
 def plain(nbytes: int) -> Tensor:
     """A buffer `(bytes,)` of uint8."""
     return torch.empty(nbytes, dtype=torch.uint8)
-
-
-def _where(tensor: Tensor) -> int:
-    """By what a tensor's memory is known."""
-    return tensor.untyped_storage().data_ptr()
 
 
 def _rounded_up(nbytes: int) -> int:

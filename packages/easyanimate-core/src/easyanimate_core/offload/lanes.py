@@ -39,7 +39,7 @@ class ThreadLane:
     """
 
     def __init__(self, homes: Sequence[Home], size: int, slots: int) -> None:
-        self.slots: Sequence[Tensor] = [torch.empty(size, dtype=torch.uint8) for _ in range(slots)]
+        self.slots: Sequence[Tensor] = _buffers(size, slots, torch.device("cpu"))
         self._homes = homes
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="easyanimate-stream")
         self._coming: list[Future[None] | None] = [None] * slots
@@ -79,7 +79,7 @@ class CudaLane:
     """
 
     def __init__(self, homes: Sequence[Home], size: int, slots: int, device: torch.device) -> None:
-        self.slots: Sequence[Tensor] = [torch.empty(size, dtype=torch.uint8, device=device) for _ in range(slots)]
+        self.slots: Sequence[Tensor] = _buffers(size, slots, device)
         self._homes, self._device = homes, device
         self._stream = torch.cuda.Stream(device)
         # The slots may lie where something still computes that was told so before.
@@ -136,7 +136,8 @@ class StagedLane:
         self._homes = homes
         self._cuda = CudaLane(homes, size, slots, device)
         self.slots = self._cuda.slots
-        self._stages = [pinned(size) for _ in range(slots)]
+        with torch.inference_mode(False):  # as in `_buffers`
+            self._stages = [pinned(size) for _ in range(slots)]
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="easyanimate-stream")
         self._coming: list[Future[None] | None] = [None] * slots
 
@@ -180,11 +181,17 @@ def open_lane(homes: Sequence[Home], slots: int, device: torch.device) -> OpenLa
     return make(homes, size, slots, device)
 
 
+def _buffers(size: int, count: int, device: torch.device) -> list[Tensor]:
+    """Buffers `(size,)` of uint8 that any thread may write: what is made in inference mode, only threads in it may."""
+    with torch.inference_mode(False):
+        return [torch.empty(size, dtype=torch.uint8, device=device) for _ in range(count)]
+
+
 class _PlainLane:
     """Fetches when told to, on devices without streams of their own: everything is done in order."""
 
     def __init__(self, homes: Sequence[Home], size: int, slots: int, device: torch.device) -> None:
-        self.slots: Sequence[Tensor] = [torch.empty(size, dtype=torch.uint8, device=device) for _ in range(slots)]
+        self.slots: Sequence[Tensor] = _buffers(size, slots, device)
         self._homes = homes
 
     def fetch(self, block: int, slot: int) -> None:

@@ -81,8 +81,8 @@ class Stream(ByRole["_Streamed"]):
         return self._homes
 
     def detach(self) -> None:
-        """Give the modules back, without hooks: in main memory, or in the files that they were read from. Files that
-        were written are removed."""
+        """Give the modules back, without hooks: in main memory, or in the files where they waited. A file that was
+        written is gone with the last tensor in it."""
         super().detach()
         if self._homes is not None:
             self._homes.close()
@@ -93,8 +93,10 @@ class Stream(ByRole["_Streamed"]):
         return {role: component.staying for role, component in self.components.items()}
 
     def footprint(self, role: str, module: nn.Module) -> Footprint:
-        """The rest, the ring, and the blocks that stay; see `placing.Foretells`. Files at most: what is stored as it is
-        computed with stays where it was read.
+        """The rest, the ring, and the blocks that stay; see `placing.Foretells`.
+
+        Files at most, once all is read: what is stored as it is computed with stays where it was read. While a
+        component is read that is converted and then narrowed, its files are as large as before the narrowing.
         """
         parts = parts_of(module)
         sizes, rest = [size_of(own) for own in parts.own], size_of(parts.rest)
