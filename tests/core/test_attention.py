@@ -134,6 +134,13 @@ def test_a_damaged_cache_costs_a_measurement_and_no_more(verdicts: Verdicts) -> 
     assert list(verdicts.all().values()) == ["sdpa"]
 
 
+def test_a_folder_that_cannot_be_written_fails_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    kept = Verdicts(tmp_path / "file" / "attention.json")
+    kept.keep("a", "sdpa")
+    assert kept.all() == {}
+
+
 def test_on_a_cpu_auto_is_torchs_own_and_nothing_is_measured(verdicts: Verdicts) -> None:
     auto, q = Auto(verdicts=verdicts), heads()
     assert torch.equal(auto(q, q, q), Sdpa()(q, q, q))

@@ -223,6 +223,22 @@ def test_what_step_caches_keep_is_foreseen() -> None:
     assert denoising("easycache") == denoising()
 
 
+@pytest.mark.feature("C064")
+def test_what_is_prepared_for_all_steps_is_foreseen() -> None:
+    preset, device = find_preset("v5.1-12b"), find_device("h100")
+
+    def denoising(steps: int, offload: Any) -> float:
+        request = asked("v5.1-12b", CELLS[1], offload=offload).model_copy(update={"steps": steps})
+        return plan_run(request, preset, device, counted=counted("v5.1-12b")).taken().stages["denoise"]
+
+    of_a_step = 48 * 2 * 6 * 3072 * 2  # blocks, norms of a block, vectors of a norm, their width, bfloat16
+    for offload in ("resident", "model"):
+        more = denoising(50, offload) - denoising(25, offload)
+        assert more == pytest.approx(1.1 * 25 * of_a_step, rel=0.01)
+    for offload in ("sequential", {"name": "stream", "budget": "8GiB"}):
+        assert denoising(50, offload) == denoising(25, offload), "blocks come and go"
+
+
 def test_what_does_not_fit_is_refused_with_a_reason() -> None:
     plan = planned("v5.1-12b", CELLS[5], "h100", budget="1GiB")
     assert plan.chosen is None

@@ -18,7 +18,7 @@ from easyanimate_core.engine.snapshots import FolderSnapshots
 from easyanimate_core.engine.sources import from_folder, input_files, weight_files
 from easyanimate_core.engine.stages import LATENTS, begin_at_decode, send_to_files
 from easyanimate_core.engine.watch import Watch
-from easyanimate_core.errors import InvalidRequest
+from easyanimate_core.errors import EasyAnimateError, InvalidRequest
 from easyanimate_core.events import CancelToken, EventBus, JobStarted, Notice
 from easyanimate_core.plugins import active
 from easyanimate_core.request import GenerationRequest
@@ -96,12 +96,20 @@ def _remember(record: Record, pipe: Pipeline, store: JobStore) -> None:
     request, seconds, placed = record.request, record.seconds_per_step(), pipe.assembly
     if seconds is None or request.step_caches or request.loras or request.segment_frames is not None:
         return
+    if placed.transformer_path or placed.vae_path or placed.motion_path or placed.config:
+        return
     from easyanimate_core.engine.planner.devices import this_device
     from easyanimate_core.engine.planner.past import Past, PastRun
+    from easyanimate_core.engine.planner.sketch import denoiser_size
 
     how: dict[str, Any] = {"offload": placed.offload.as_json(), "storage": placed.storage.as_json()}
     how["apart"] = pipe.placement()["apart"]
-    Past(store.folder).keep(PastRun.of(this_device(placed.device), placed.dtype, request, how, seconds))
+    try:
+        parameters = denoiser_size(placed.preset, placed.folder)
+    except (EasyAnimateError, OSError):  # plans cannot count it either
+        return
+    device = this_device(placed.device)
+    Past(store.folder).keep(PastRun.of(device, placed.dtype, request, parameters, how, seconds))
 
 
 def _write(files: OutputFiles, record: Record, frames: Iterator[Tensor], fps: float, state: State) -> None:

@@ -15,7 +15,7 @@ from easyanimate_core.engine.planner.counting import Counts
 from easyanimate_core.engine.planner.devices import Device
 from easyanimate_core.engine.planner.past import Past, calibrated
 from easyanimate_core.engine.planner.predict import Prediction, Work, in_tiles, one_by_one, predict, work_of
-from easyanimate_core.engine.planner.sketch import Sketch, folder_of, sketch
+from easyanimate_core.engine.planner.sketch import Sketch, folder_of, parameters_of, sketch
 from easyanimate_core.errors import OutOfMemory
 from easyanimate_core.pipeline.fit import whole_frames
 from easyanimate_core.pipeline.settled import Settled
@@ -89,6 +89,11 @@ class Counted:
             self._models[key] = sketch(self.preset, self.folder, self.dtype, storage.create())
         return self._models[key]
 
+    @property
+    def parameters(self) -> int:
+        """Of the denoiser."""
+        return parameters_of(self.model(Choice.of(STORAGE, "native")).modules["denoiser"])
+
     def work(self, request: GenerationRequest, device: Device) -> Work:
         """What a request computes; in tiles where the device is too small to decode without."""
         model = self.model(Choice.of(STORAGE, "native"))
@@ -138,7 +143,7 @@ def plan_run(
     if counted is None:
         dtype = dtype or (torch.float32 if device.kind == "cpu" else torch.bfloat16)
         counted = Counted(preset, folder or folder_of(preset, request.weights), dtype)
-    device = device if past is None else calibrated(device, counted, past)
+    device = device if past is None else calibrated(device, counted, request, past)
     work = counted.work(request, device)
     looked_at = _looked_at(request, device, counted, work)
     chosen = _best(request, looked_at)

@@ -2,7 +2,8 @@
 
 `speeds.json` in the data folder holds the last runs: what was asked, how weights were placed, seconds per step. A run
 is foretold as it would have been from the table; how far off that was, on average, corrects the device's speeds, and
-the interval is as wide as the runs disagree. `EASYANIMATE_PAST_RUNS=0` neither keeps nor uses any.
+the interval is as wide as the runs disagree, also where that is wider than the table's. `EASYANIMATE_PAST_RUNS=0`
+neither keeps nor uses any.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -44,6 +46,8 @@ class PastRun:
     Attributes:
         where: the device as its maker calls it, threads of the CPU, dtype, torch.
         model: name of the preset.
+        parameters: of the denoiser: checkpoints of other sizes may go by the same name.
+        attention: as it was asked for, since that is what a plan knows of it; `auto` picks the same in every run.
         asked: settings of the request that decide the work.
         placed: `offload` and `storage` with their options, and `apart`.
         seconds: of one step.
@@ -51,17 +55,26 @@ class PastRun:
 
     where: tuple[str, ...]
     model: str
+    parameters: int
+    attention: str | dict[str, Any]
     asked: dict[str, Any]
     placed: dict[str, Any]
     seconds: float
 
     @classmethod
     def of(
-        cls, device: Device, dtype: torch.dtype, request: GenerationRequest, placed: Mapping[str, Any], seconds: float
+        cls,
+        device: Device,
+        dtype: torch.dtype,
+        request: GenerationRequest,
+        parameters: int,
+        placed: Mapping[str, Any],
+        seconds: float,
     ) -> PastRun:
         """What is kept of a run that took so many seconds per step."""
         said = {**request.model_dump(mode="json", include=set(_ASKED)), "videos_per_prompt": request.batch}
-        return cls(_where(device, dtype), request.model, said, dict(placed), round(seconds, 4))
+        known = _where(device, dtype), request.model, parameters, request.attention.as_json()
+        return cls(*known, said, dict(placed), round(seconds, 4))
 
 
 class Past:
@@ -93,15 +106,17 @@ class Past:
             scratch.write_text(json.dumps([asdict(r) for r in [*self.runs(), run][-_KEPT:]], indent=1), "utf-8")
             scratch.replace(self._path)
         except OSError:
-            scratch.unlink(missing_ok=True)
+            with suppress(OSError):  # in a folder that cannot be written, nothing can be removed either
+                scratch.unlink(missing_ok=True)
 
-    def like(self, device: Device, dtype: torch.dtype, model: str) -> list[PastRun]:
-        """The last runs of a model on a device."""
+    def like(self, device: Device, counted: Counted, request: GenerationRequest) -> list[PastRun]:
+        """The last runs of a model of this size on a device, with the attention of a request."""
+        wanted = _where(device, counted.dtype), counted.preset.name, counted.parameters, request.attention.as_json()
         found: list[PastRun] = []
         kinds: set[str] = set()
         for run in reversed(self.runs()):
             kind = json.dumps([run.asked, run.placed])
-            if (run.where, run.model) != (_where(device, dtype), model):
+            if (run.where, run.model, run.parameters, run.attention) != wanted:
                 continue
             if len(found) < _USED and (kind in kinds or len(kinds) < _KINDS):
                 kinds.add(kind)
@@ -109,32 +124,34 @@ class Past:
         return found
 
 
-def calibrated(device: Device, counted: Counted, past: Past) -> Device:
-    """A device with the speeds that past runs of a model showed; as it was when there are none."""
+def calibrated(device: Device, counted: Counted, request: GenerationRequest, past: Past) -> Device:
+    """A device with the speeds that past runs of a request's model showed; as it was when there are none."""
     if not device.called:
         return device
-    runs = past.like(device, counted.dtype, counted.preset.name)
-    off = [run.seconds / told for run in runs if (told := _foretold(run, device, counted)) is not None]
+    runs = past.like(device, counted, request)
+    off = [factor for run in runs if (factor := _off(run, device, counted)) is not None]
     if not off:
         return device
     factor = math.prod(off) ** (1 / len(off))
     spread = _LEFT * max(max(off) / factor, factor / min(off))
     speeds = {name: getattr(device, name) / factor for name in ("matmul", "attention", "bandwidth")}
     rests_on = f"{len(off)} past run{'s' * (len(off) > 1)} of '{counted.preset.name}' here"
-    return replace(device, **speeds, spread=min(spread, device.spread), rests_on=rests_on)
+    return replace(device, **speeds, spread=spread, rests_on=rests_on)
 
 
-def _foretold(run: PastRun, device: Device, counted: Counted) -> float | None:
-    """Seconds of a step that the table gives for a past run; `None` for what can no longer be asked."""
+def _off(run: PastRun, device: Device, counted: Counted) -> float | None:
+    """How many times as long a past run's step took as the table says; `None` for what can no longer be asked."""
     try:
+        if not 0 < run.seconds < math.inf:
+            return None
         request = counted.preset.complete(GenerationRequest(prompt="any", seed=0, model=run.model, **run.asked))
         offload, storage = Choice.of(OFFLOAD, run.placed["offload"]), Choice.of(STORAGE, run.placed["storage"])
         work = counted.work(request, device)
-    except (EasyAnimateError, ValueError, KeyError):  # of another version
+        work = one_by_one(work) if run.placed.get("apart") else work
+    except (EasyAnimateError, ValueError, KeyError, TypeError, AttributeError):  # of another version
         return None
-    work = one_by_one(work) if run.placed.get("apart") else work
     step = predict(counted.model(storage), work, replace(device, spread=1.0), offload, storage).step
-    return math.sqrt(step.low * step.high)
+    return run.seconds / math.sqrt(step.low * step.high)
 
 
 def _where(device: Device, dtype: torch.dtype) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -38,6 +39,7 @@ _CUDA_PROCESS: Final = round(2.5 * GIB)
 _TEXT_LIVES: Final = 200  # bytes that live per token and width while a text encoder runs, measured on Qwen2-VL's shapes
 _READING: Final = (0.5e9, 5e9)  # bytes per second from disks of today, slow and fast
 _LENGTH: Final = 256  # text tokens of an encoder that does not say how long its prompts are
+_LARGE: Final = 1 << 50  # bytes that nothing reaches
 _DECODED: Final = 3  # latent frames that are counted; all later ones are like the last
 
 
@@ -67,9 +69,12 @@ class Work:
         decode: of the whole clip.
         tiled: frames are decoded in tiles.
         apart: both halves of guidance run one after the other.
+        prepared: bytes of what a denoiser that stays whole computes for all steps before the first.
         text: FLOP of the text encoder.
         text_lives: bytes that live while it runs.
         waiting: bytes of latents, embeddings and conditions that wait on the device.
+        tokens: bytes of the video's tokens.
+        cached: bytes that step caches keep.
     """
 
     steps: int
@@ -80,6 +85,7 @@ class Work:
     waiting: int
     tokens: int = 0
     cached: int = 0
+    prepared: int = 0
     tiled: bool = False
     apart: bool = False
 
@@ -192,10 +198,24 @@ def work_of(model: Sketch, geometry: Geometry, steps: int, *, guided: bool, dtyp
         text_lives=_TEXT_LIVES * max(part.states.shape[1] * part.states.shape[2] for part in text),
         waiting=held + embedded,
         tokens=denoiser.embed(latents, when, text, wired).video.nbytes,
+        prepared=0 if prepared is None else _prepared(denoiser, text, dtype, steps),
     )
 
 
-def _counted(whose: nn.Module, run: Callable[[], None], *modules: nn.Module, fused: bool = False) -> Counts:
+def _prepared(denoiser: Any, text: Sequence[TextEmbedding], dtype: torch.dtype, steps: int) -> int:
+    """Bytes of what is computed for all steps before the first: some for each step, some for all of them."""
+
+    def held(times: int) -> int:
+        when = torch.empty(times, dtype=dtype, device="meta")
+        # What is larger than all that lives meanwhile puts the peak to the end, where only the result is left.
+        last = partial(torch.empty, _LARGE, dtype=torch.uint8, device="meta")
+        return _counted(denoiser, lambda: (denoiser.prepared(when, text, dtype), last())).peak - _LARGE
+
+    one, two = held(1), held(2)
+    return one + (steps - 1) * (two - one)
+
+
+def _counted(whose: nn.Module, run: Callable[[], Any], *modules: nn.Module, fused: bool = False) -> Counts:
     """What a component's run takes. That ours run without weights is tested; of others it is not expected."""
     try:
         return count(run, *modules, fused=fused)
@@ -302,9 +322,11 @@ def predict(
     strategy: Any = offload.create()
     feet = {role: _foot(strategy, role, module) for role, module in model.modules.items()}
     stages: dict[str, Interval] = {}
+    # Where blocks come and go, nothing is prepared.
+    kept = work.cached + (0 if feet["denoiser"].moved else work.prepared)
     for stage, role, low, high in (
         ("encode_text", "text", work.text_lives, work.text_lives),
-        ("denoise", "denoiser", work.step[0].peak + work.cached, work.step[1].peak + work.cached),
+        ("denoise", "denoiser", work.step[0].peak + kept, work.step[1].peak + kept),
         ("decode", "vae", work.decode.peak, work.decode.peak),
     ):
         there = (

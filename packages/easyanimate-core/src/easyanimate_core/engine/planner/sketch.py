@@ -21,7 +21,7 @@ from easyanimate_core.plugins import active
 from easyanimate_core.presets import Preset
 from easyanimate_core.slots import DENOISERS, IMAGE_ENCODERS, TEXT_ENCODERS, VAES
 
-__all__ = ["Sketch", "Uncountable", "folder_of", "sketch"]
+__all__ = ["Sketch", "Uncountable", "denoiser_size", "folder_of", "parameters_of", "sketch"]
 
 _LONGEST: Final = 256
 """Text tokens that no tokenizer's own length exceeds."""
@@ -75,6 +75,24 @@ def sketch(preset: Preset, folder: Path | None, dtype: torch.dtype, storage: Sto
         kept += _size(module)
         modules[role] = module.eval()
     return Sketch(modules, loading, largest)
+
+
+def denoiser_size(preset: Preset, folder: Path) -> int:
+    """Parameters of a checkpoint's denoiser, as its config says.
+
+    Raises:
+        CheckpointError: the config does not describe it.
+        Uncountable: it is no torch module.
+    """
+    denoiser = dict(_makers(preset, Configs(preset, folder)))["denoiser"]()
+    if not isinstance(denoiser, nn.Module):
+        raise Uncountable(f"'{type(denoiser).__name__}', which is no torch module")
+    return parameters_of(denoiser)
+
+
+def parameters_of(module: nn.Module) -> int:
+    """How many numbers are learned."""
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 @contextmanager

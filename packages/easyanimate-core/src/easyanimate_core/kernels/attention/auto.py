@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -70,7 +71,8 @@ class Verdicts:
             scratch.write_text(json.dumps({**self.all(), key: name}, indent=1, sort_keys=True), encoding="utf-8")
             scratch.replace(self.path)
         except OSError:
-            scratch.unlink(missing_ok=True)
+            with suppress(OSError):  # in a folder that cannot be written, nothing can be removed either
+                scratch.unlink(missing_ok=True)
 
 
 def _candidates() -> dict[str, AttentionBackend]:
