@@ -84,13 +84,12 @@ def run(block: Block, streams: list[Tensor], step: Step) -> list[Tensor]:
     return [*streams, fed, after]
 
 
-def _added(streams: list[Tensor], norm: nn.Module, vectors: Tensor, text: int) -> Tensor:
+def _added(streams: list[Tensor], norm: nn.LayerNorm, vectors: Tensor, text: int) -> Tensor:
     """What waits is added to the residual stream, which then is alone in the list; returns it normed and modulated."""
-    affine, eps = (norm._parameters.get("weight"), norm._parameters.get("bias")), float(getattr(norm, "eps"))  # noqa: B009
     if len(streams) == 1:
-        return ada_norm(streams[0], *affine, vectors, text, eps)
+        return ada_norm(streams[0], *_affine(norm), vectors, text, norm.eps)
     gates, y, x = streams.pop(), streams.pop(), streams.pop()
-    x, normed = gate_residual_norm(x, y, gates, *affine, vectors, text, eps)
+    x, normed = gate_residual_norm(x, y, gates, *_affine(norm), vectors, text, norm.eps)
     streams.append(x)
     return normed
 

@@ -119,8 +119,8 @@ class CachedCausal:
 
 
 @dataclass(frozen=True, slots=True)
-class LoneRuns:
-    """`slice_mag_vae`: causal runs without any memory.
+class _Runs:
+    """What schemes of runs have in common.
 
     Attributes:
         compression: how frames become latent frames.
@@ -131,6 +131,12 @@ class LoneRuns:
     compression: RunCompression
     encoder_run: int
     decoder_run: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoneRuns(_Runs):
+    """`slice_mag_vae`: causal runs without any memory."""
+
     smooths = True
     lone_first = False
 
@@ -144,18 +150,9 @@ class LoneRuns:
 
 
 @dataclass(frozen=True, slots=True)
-class ContextRuns:
-    """`slice_compression_vae`: runs between zeros. The first layers of the decoder see the runs around theirs.
+class ContextRuns(_Runs):
+    """`slice_compression_vae`: runs between zeros. The first layers of the decoder see the runs around theirs."""
 
-    Attributes:
-        compression: how frames become latent frames.
-        encoder_run: frames per run.
-        decoder_run: latent frames per run.
-    """
-
-    compression: RunCompression
-    encoder_run: int
-    decoder_run: int
     smooths = True
     lone_first = False
 
@@ -175,20 +172,12 @@ class ContextRuns:
 
 
 @dataclass(frozen=True, slots=True)
-class CachedRuns:
+class CachedRuns(_Runs):
     """`cache_compression_vae`: coded as `ContextRuns`, decoded in one causal pass that doubles every frame.
 
     Norms look at all frames of a run, so results depend on how long runs are.
-
-    Attributes:
-        compression: how frames become latent frames.
-        encoder_run: frames per run.
-        decoder_run: latent frames per run.
     """
 
-    compression: RunCompression
-    encoder_run: int
-    decoder_run: int
     smooths = False
     lone_first = False
 
